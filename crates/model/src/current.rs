@@ -1,0 +1,52 @@
+//! What a series has come to: a counter's running total, a rolling metric's last value.
+//!
+//! It is the merge of every fold that the series ever had, whatever became of those folds since;
+//! so retention never changes a total, and a restart goes on from it.
+
+use crate::fold::Fold;
+use crate::time::Timestamp;
+
+/// The current record of one series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Current {
+    /// A counter's total, or a rolling metric's last observation.
+    pub value: f64,
+    /// The time of the first sample.
+    pub first_time: Timestamp,
+    /// The time of the last sample: for a rolling metric that of `value`.
+    pub last_time: Timestamp,
+}
+
+impl Default for Current {
+    /// The record of a series that has seen nothing yet: what the first sample merges with.
+    fn default() -> Self {
+        Self { value: 0.0, first_time: Timestamp::MAX, last_time: Timestamp::MIN }
+    }
+}
+
+impl Current {
+    /// Takes in a fold that begins at `start` and arrived after all before it.
+    pub fn merge(&mut self, start: Timestamp, fold: &Fold) {
+        match fold {
+            Fold::Counter(fold) => self.add(fold.sum, start),
+            Fold::Rolling(fold) => self.set(fold.last, fold.last_time),
+        }
+        self.first_time = self.first_time.min(start);
+    }
+
+    /// Takes in an increment.
+    pub fn add(&mut self, increment: f64, time: Timestamp) {
+        self.value += increment;
+        self.last_time = self.last_time.max(time);
+        self.first_time = self.first_time.min(time);
+    }
+
+    /// Takes in an observation, or the last of several.
+    pub fn set(&mut self, value: f64, time: Timestamp) {
+        if time >= self.last_time {
+            self.value = value;
+            self.last_time = time;
+        }
+        self.first_time = self.first_time.min(time);
+    }
+}

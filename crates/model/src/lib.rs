@@ -1,0 +1,24 @@
+//! The nouns of healthd: time, names, series, folds. What the server and its client library share.
+//!
+//! Nothing here does I/O, awaits, reads a clock or keeps state; so everything here can be tested
+//! with values alone, and an application that only sends metrics compiles little else.
+
+mod current;
+mod fold;
+mod labels;
+mod name;
+mod retention;
+mod selector;
+mod series;
+mod time;
+mod value;
+
+pub use current::Current;
+pub use fold::{Counter, Fold, FoldError, Merge, Rolling, Row};
+pub use labels::{Labels, LabelsError, MAX_LABEL_VALUE_BYTES, MAX_LABELS, canonical_labels};
+pub use name::{MAX_NAME_BYTES, NameError, check_name};
+pub use retention::{Retention, RetentionError, SpanError, Tier, format_span, parse_span};
+pub use selector::Selector;
+pub use series::{ComponentId, Kind, Metric, Series, SeriesId, SeriesKey};
+pub use time::{Range, Timestamp, Width, WidthError};
+pub use value::{MAX_MAGNITUDE, ValueError, check_increment, check_value};

@@ -1,0 +1,97 @@
+//! The composition root: builds the parts, watches them, and stops them in the order that loses
+//! nothing.
+//!
+//! The order of a stop: health says NOT_SERVING, the doors finish what is in flight, the flush takes
+//! no more in and commits what is left, the storage closes. One deadline stands over all of it.
+
+use crate::collect::Collector;
+use crate::config::Config;
+use crate::engine::{Clock, Engine};
+use crate::serve::Doors;
+use crate::storage::{Storage, memory::Memory, sqlite::Sqlite};
+use anyhow::{Context, anyhow, bail};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The service, ready to run.
+pub struct App {
+    doors: Doors,
+    engine: Arc<Engine>,
+    flusher: crate::engine::Flusher,
+    collector: Option<Collector>,
+    stop_timeout: Duration,
+}
+
+impl App {
+    /// Opens the storage, goes on from what is in it, and binds the port.
+    pub async fn build(config: Config, clock: Clock) -> anyhow::Result<Self> {
+        let storage: Arc<dyn Storage> = if config.persistence_enabled {
+            Arc::new(Sqlite::open(&config.sqlite, clock.now()).await?)
+        } else {
+            Arc::new(Memory::new(&config.memory)?)
+        };
+        let listen = config.serve.listen;
+        let doors = Doors::bind(config.serve)
+            .await
+            .with_context(|| format!("HEALTH_LISTEN: cannot listen on {listen}"))?;
+        let (engine, flusher) = Engine::open(config.engine, storage, clock).await?;
+        let collector = Collector::new(engine.clone(), &config.collect);
+        let stop_timeout = config.stop_timeout;
+        Ok(Self { doors, engine, flusher, collector, stop_timeout })
+    }
+
+    /// Where the service listens.
+    pub fn address(&self) -> SocketAddr {
+        self.doors.address()
+    }
+
+    /// Runs until told to stop, or until a part ends by itself. Err says what went wrong, and what
+    /// was lost.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (stop_doors, stop_flush) = (stop.child_token(), CancellationToken::new());
+        let mut doors = JoinSet::new();
+        doors.spawn(self.doors.run(self.engine.clone(), stop_doors.clone()));
+        let mut flush = JoinSet::new();
+        flush.spawn(self.flusher.run(stop_flush.clone()));
+        let mut collect = JoinSet::new();
+        if let Some(collector) = self.collector {
+            collect.spawn(collector.run(stop_doors.clone()));
+        }
+        let early = tokio::select! {
+            () = stop.cancelled() => None,
+            Some(ended) = doors.join_next() => Some(match ended {
+                Ok(Err(error)) => error.context("the doors failed"),
+                Ok(Ok(())) => anyhow!("the doors closed by themselves"),
+                Err(error) => anyhow!(error).context("the doors failed"),
+            }),
+            Some(ended) = flush.join_next() => bail!("the flush ended by itself: {ended:?}"),
+        };
+        tracing::info!("stopping");
+        let deadline = tokio::time::Instant::now() + self.stop_timeout;
+        stop_doors.cancel();
+        let closing = async {
+            while let Some(ended) = doors.join_next().await {
+                ended??;
+            }
+            stop_flush.cancel();
+            while let Some(ended) = flush.join_next().await {
+                ended??;
+            }
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout_at(deadline, closing).await {
+            Ok(closed) => closed.context("the stop was not clean")?,
+            Err(_) => bail!(
+                "the stop took longer than HEALTH_STOP_TIMEOUT; {} pending folds are lost",
+                self.engine.status().await.pending_folds
+            ),
+        }
+        match early {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}

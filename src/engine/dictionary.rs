@@ -1,0 +1,155 @@
+//! The series that one stream has declared, by the small numbers that its packed rows use.
+//!
+//! A declaration is checked once; after its first good sample only the series' place is kept, so that
+//! a row costs no look-up and no text.
+
+use super::ingest::{Source, check_series};
+use super::rejection::{Problem, Reason};
+use crate::state::{Declaration, Place, State, Targets};
+use model::{Kind, Labels, SeriesKey};
+
+/// Refs may be so much larger than their number: holes are memory.
+const MAX_HOLES: usize = 1024;
+
+/// What a stream says of a series.
+#[derive(Clone, Copy, Debug)]
+pub struct Declared<'a> {
+    /// The number that rows use.
+    pub reference: u32,
+    /// What it is.
+    pub source: Source<'a>,
+    /// The kind; none if it was not said.
+    pub kind: Option<Kind>,
+}
+
+/// A stream's series by ref.
+#[derive(Default)]
+pub(super) struct Dictionary {
+    entries: Vec<Entry>,
+    declared: usize,
+}
+
+#[derive(Default)]
+enum Entry {
+    #[default]
+    Vacant,
+    /// Good, and not used yet.
+    New(Box<New>),
+    /// In use.
+    Known { place: Place, kind: Kind },
+    /// Wrong: so are its samples.
+    Wrong(Box<Problem>),
+}
+
+struct New {
+    component: Box<str>,
+    name: Box<str>,
+    labels: Labels,
+    hash: u64,
+    kind: Kind,
+    unit: Box<str>,
+    description: Box<str>,
+}
+
+impl Dictionary {
+    /// Takes a declaration; an error is also the answer to every sample that uses it.
+    pub(super) fn declare(
+        &mut self,
+        state: &State,
+        max_series: usize,
+        declared: &Declared<'_>,
+    ) -> Result<(), Problem> {
+        let place = declared.reference as usize;
+        if place >= self.entries.len() {
+            let most = (4 * self.declared + MAX_HOLES).min(max_series + MAX_HOLES);
+            if place > most {
+                return Err(Problem::new(
+                    Reason::UndeclaredRef,
+                    format!("ref {place} is above {most}; count refs from 0 or 1 upwards"),
+                ));
+            }
+            self.entries.resize_with(place + 1, Entry::default);
+        }
+        if matches!(self.entries[place], Entry::Vacant) {
+            self.declared += 1;
+        }
+        match New::checked(state, declared) {
+            Ok(new) => {
+                self.entries[place] = Entry::New(Box::new(new));
+                Ok(())
+            }
+            Err(problem) => {
+                self.entries[place] = Entry::Wrong(Box::new(problem.clone()));
+                Err(problem)
+            }
+        }
+    }
+
+    /// The kind of a series, its place if it is known, and its hash if not.
+    pub(super) fn find(&self, reference: u32) -> Result<(Kind, Option<Place>, u64), Problem> {
+        match self.entries.get(reference as usize) {
+            Some(Entry::Known { place, kind }) => Ok((*kind, Some(*place), 0)),
+            Some(Entry::New(new)) => Ok((new.kind, None, new.hash)),
+            Some(Entry::Wrong(problem)) => Err((**problem).clone()),
+            Some(Entry::Vacant) | None => Err(Problem::new(
+                Reason::UndeclaredRef,
+                format!("ref {reference} was not declared; send it in `series` before or with its \
+                         first row"),
+            )),
+        }
+    }
+
+    fn new_entry(&self, target: u32) -> &New {
+        match &self.entries[target as usize] {
+            Entry::New(new) => new,
+            _ => unreachable!("only an entry whose place is not known is looked up"),
+        }
+    }
+}
+
+impl New {
+    fn checked(state: &State, declared: &Declared<'_>) -> Result<Self, Problem> {
+        let mut text = String::new();
+        let source = &declared.source;
+        let component = check_series(source, &mut text)?;
+        let kind = declared.kind.ok_or_else(|| {
+            Problem::new(Reason::InvalidValue, "kind is not set; say counter or rolling")
+        })?;
+        let labels = Labels::from_canonical(&text);
+        let key = SeriesKey { component, name: source.name, labels: &text };
+        Ok(Self {
+            hash: state.hash(key),
+            component: component.into(),
+            name: source.name.into(),
+            labels,
+            kind,
+            unit: source.unit.into(),
+            description: source.description.into(),
+        })
+    }
+}
+
+impl Targets for Dictionary {
+    fn key(&self, target: u32) -> (SeriesKey<'_>, u64) {
+        let new = self.new_entry(target);
+        let labels = new.labels.as_canonical();
+        (SeriesKey { component: &new.component, name: &new.name, labels }, new.hash)
+    }
+
+    fn declaration(&self, target: u32) -> Declaration<'_> {
+        let new = self.new_entry(target);
+        Declaration { kind: new.kind, unit: &new.unit, description: &new.description }
+    }
+
+    fn place(&self, target: u32) -> Option<Place> {
+        match &self.entries[target as usize] {
+            Entry::Known { place, .. } => Some(*place),
+            Entry::Vacant | Entry::New(_) | Entry::Wrong(_) => None,
+        }
+    }
+
+    fn found(&mut self, target: u32, place: Place) {
+        let kind = self.new_entry(target).kind;
+        self.entries[target as usize] = Entry::Known { place, kind };
+    }
+}

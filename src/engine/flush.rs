@@ -1,0 +1,152 @@
+//! The flush: memory to storage, one generation at a time.
+//!
+//! A generation leaves memory only when it is committed. One that failed is tried again as it is,
+//! under its number, for as long as it takes; nobody who ingests waits for it.
+
+use super::Clock;
+use crate::state::{Frozen, State};
+use crate::storage::{Commit, Error, Flush, Storage};
+use model::Width;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+/// Waits between attempts: the first, and the longest after doubling.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often the storage may tidy up.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// How far the flush is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// The last committed flush.
+    pub(super) committed: u64,
+    /// Why the last attempt failed, while it is not made good.
+    pub(super) failure: Option<String>,
+}
+
+/// How others speak to the flush.
+#[derive(Clone)]
+pub(super) struct Handle {
+    wake: Arc<Notify>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Handle {
+    /// Asks for a flush now.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+}
+
+/// The task that commits. It owns the right to freeze.
+pub struct Flusher {
+    state: Arc<State>,
+    storage: Arc<dyn Storage>,
+    clock: Clock,
+    interval: Duration,
+    width: Width,
+    wake: Arc<Notify>,
+    progress: watch::Sender<Progress>,
+    maintained: Instant,
+}
+
+impl Flusher {
+    pub(super) fn new(
+        state: Arc<State>,
+        storage: Arc<dyn Storage>,
+        clock: Clock,
+        interval: Duration,
+        width: Width,
+        committed: u64,
+    ) -> (Self, Handle) {
+        let wake = Arc::new(Notify::new());
+        let (sender, progress) = watch::channel(Progress { committed, failure: None });
+        let handle = Handle { wake: wake.clone(), progress };
+        let maintained = Instant::now();
+        let flusher =
+            Self { state, storage, clock, interval, width, wake, progress: sender, maintained };
+        (flusher, handle)
+    }
+
+    /// Flushes at the interval or when asked, until told to stop; then takes no more samples in,
+    /// flushes what is left and closes the storage.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
+        let mut tick = tokio::time::interval(self.interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = tick.tick() => {}
+                () = self.wake.notified() => {}
+            }
+            self.flush().await;
+            self.maintain().await;
+        }
+        self.state.close();
+        self.flush().await;
+        self.storage.close(self.clock.now()).await
+    }
+
+    /// Commits what is pending, however often it takes.
+    async fn flush(&self) {
+        let Some(frozen) = self.state.freeze() else { return };
+        let seq = frozen.seq();
+        let flush = Arc::new(self.sorted(frozen).await);
+        let mut wait = BACKOFF.0;
+        while let Err(error) = self.attempt(&flush).await {
+            if self.progress.borrow().failure.is_none() {
+                tracing::error!(flush = seq, %error, "the flush failed; it is kept and tried again");
+            }
+            self.progress.send_modify(|progress| progress.failure = Some(error.to_string()));
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+        if self.progress.borrow().failure.is_some() {
+            tracing::info!(flush = seq, "the storage works again");
+        }
+        self.state.committed(seq);
+        self.progress.send_replace(Progress { committed: seq, failure: None });
+    }
+
+    async fn attempt(&self, flush: &Arc<Flush>) -> Result<(), Error> {
+        match self.storage.commit(flush.clone()).await {
+            Commit::Committed => Ok(()),
+            Commit::NotCommitted(error) => Err(error),
+            Commit::Unknown(error) => {
+                tracing::warn!(flush = flush.seq, %error, "a commit's outcome is unknown");
+                if self.storage.committed().await? >= flush.seq { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
+    /// Sorting a large generation takes a while, so not on a thread that serves.
+    async fn sorted(&self, frozen: Arc<Frozen>) -> Flush {
+        let (width, now) = (self.width, self.clock.now());
+        let sort = move || Flush {
+            seq: frozen.seq(),
+            now,
+            width,
+            series: frozen.created(),
+            counters: frozen.counters(),
+            rollings: frozen.rollings(width, now),
+        };
+        tokio::task::spawn_blocking(sort).await.expect("sorting does not panic")
+    }
+
+    async fn maintain(&mut self) {
+        if self.maintained.elapsed() < MAINTAIN_EVERY {
+            return;
+        }
+        self.maintained = Instant::now();
+        if let Err(error) = self.storage.maintain(self.clock.now()).await {
+            tracing::warn!(%error, "the storage could not be tidied up; it is tried again");
+        }
+    }
+}

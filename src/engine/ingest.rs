@@ -1,0 +1,455 @@
+//! Samples in: each is checked by itself, and the good ones of a request fold in one generation.
+//!
+//! Nothing here waits: not for the storage, and for other writers only as long as they fold. A bad
+//! sample is refused with its reason and harms no other.
+
+use super::dictionary::{Declared, Dictionary};
+use super::rejection::{Problem, Reason, Rejection, Rejections};
+use super::{Engine, Error};
+use crate::storage::Durability;
+use crate::state::{Batch, Declaration, Outcome, Place, State, Targets, Value};
+use model::{
+    Kind, Rolling, SeriesKey, Timestamp, canonical_labels, check_increment, check_name, check_value,
+};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+/// The most samples of one request: what is folded under one cut.
+pub const MAX_SAMPLES: usize = 65_536;
+/// How far ahead of the server's clock a sample may be.
+const MAX_AHEAD: Duration = Duration::from_secs(600);
+/// The longest unit, in bytes.
+const MAX_UNIT_BYTES: usize = 64;
+/// The longest description, in bytes.
+const MAX_DESCRIPTION_BYTES: usize = 1024;
+/// The component of metrics that name none.
+pub const GLOBAL: &str = "global";
+
+/// A sample in the plain form.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain<'a> {
+    /// What it is a sample of.
+    pub source: Source<'a>,
+    /// Its value; none if it was not given.
+    pub value: Option<Value>,
+    /// Its time; none for now.
+    pub time: Option<Timestamp>,
+}
+
+/// A series as a sender describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The component; empty for `global`.
+    pub component: &'a str,
+    /// The metric's name.
+    pub name: &'a str,
+    /// The labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// The unit; empty if it was not said.
+    pub unit: &'a str,
+    /// What it means; empty if it was not said.
+    pub description: &'a str,
+}
+
+/// Samples as columns: first the rows with increments, then those with observations, then those
+/// that are folds. `refs` is as long as the three together.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the columns are described in the contract, field by field")]
+pub struct Packed<'a> {
+    pub refs: &'a [u32],
+    pub increments: &'a [f64],
+    pub observations: &'a [f64],
+    pub times_ms: &'a [i64],
+    pub counts: &'a [u64],
+    pub sums: &'a [f64],
+    pub minima: &'a [f64],
+    pub maxima: &'a [f64],
+    pub lasts: &'a [f64],
+}
+
+/// One sender's stream of requests: what it has declared, and vectors that are used again.
+pub struct Stream {
+    dictionary: Dictionary,
+    batch: Batch,
+    labels: String,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            dictionary: Dictionary::default(),
+            batch: State::batch(),
+            labels: String::new(),
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Debug, Default)]
+pub struct Receipt {
+    /// The flush that will make it durable; none if nothing of it was folded.
+    pub flush: Option<u64>,
+    /// How many samples were folded.
+    pub accepted: u64,
+    /// How many were refused.
+    pub refused: u64,
+    /// Each of them, in the order of their places; one for all if the request was too large.
+    pub rejections: Vec<Rejection>,
+    /// What was accepted, but perhaps not as it was meant.
+    pub warnings: Vec<String>,
+}
+
+/// The bounds of sample times.
+#[derive(Clone, Copy)]
+struct Window {
+    now: Timestamp,
+    oldest: Timestamp,
+    newest: Timestamp,
+}
+
+impl Window {
+    fn check(&self, time: Option<Timestamp>) -> Result<Timestamp, Problem> {
+        match time {
+            None => Ok(self.now),
+            Some(time) if time > self.newest => Err(Problem::new(
+                Reason::TimeAhead,
+                format!("time {time} is more than 10 minutes ahead of the server's {}", self.now),
+            )),
+            Some(time) if time < self.oldest => Err(Problem::new(
+                Reason::TimeTooOld,
+                format!("time {time} is before {}, the oldest that HEALTH_RETENTION keeps", self.oldest),
+            )),
+            Some(time) => Ok(time),
+        }
+    }
+}
+
+impl Engine {
+    /// Takes a request in. Err(Overloaded) and Err(Stopping) mean that nothing of it was folded.
+    pub fn ingest<'a>(
+        &self,
+        stream: &mut Stream,
+        declared: impl Iterator<Item = Declared<'a>>,
+        plain: impl ExactSizeIterator<Item = Plain<'a>>,
+        packed: &Packed<'_>,
+    ) -> Result<Receipt, Error> {
+        let samples = plain.len() + packed.rows();
+        if samples > MAX_SAMPLES {
+            return Ok(self.too_many(samples));
+        }
+        let now = self.clock.now();
+        let window = Window {
+            now,
+            oldest: now.before(self.config.retention.0.max_age()),
+            newest: now.after(MAX_AHEAD),
+        };
+        let intake = self.state.intake(now).map_err(super::denied)?;
+        let mut receipt = Receipt::default();
+        for declared in declared {
+            let max_series = self.config.max_series;
+            if let Err(problem) = stream.dictionary.declare(&self.state, max_series, &declared) {
+                receipt.warn(format!("series with ref {}: {}", declared.reference, problem.message));
+            }
+        }
+        let mut refused = Rejections::default();
+        let first_row = plain.len();
+        let mut targets = PlainTargets::new(&mut stream.labels);
+        for (index, sample) in plain.enumerate() {
+            if let Err(problem) =
+                targets.stage(&self.state, window, index, &sample, &mut stream.batch)
+            {
+                refused.push(index, &problem);
+            }
+        }
+        receipt.take(intake.fold(&mut stream.batch, &mut targets), &mut refused);
+        packed.stage(window, first_row, stream, &mut refused);
+        receipt.take(intake.fold(&mut stream.batch, &mut stream.dictionary), &mut refused);
+        receipt.flush = (receipt.accepted > 0).then(|| intake.generation());
+        drop(intake);
+        self.finish(&mut receipt, refused);
+        Ok(receipt)
+    }
+
+    /// Takes a few samples in, of a sender that has no stream.
+    pub fn record<'a>(
+        &self,
+        plain: impl ExactSizeIterator<Item = Plain<'a>>,
+    ) -> Result<Receipt, Error> {
+        let none = std::iter::empty::<Declared<'_>>();
+        self.ingest(&mut Stream::default(), none, plain, &Packed::default())
+    }
+
+    /// Flushes, and waits until what was folded is committed. Says whether that makes it durable.
+    pub async fn make_durable(&self, receipt: &Receipt) -> Result<bool, Error> {
+        let (Some(flush), Durability::Synced) = (receipt.flush, self.durability()) else {
+            return Ok(false);
+        };
+        self.flush.wake();
+        self.committed_after(flush - 1).await?;
+        Ok(true)
+    }
+
+    fn finish(&self, receipt: &mut Receipt, refused: Rejections) {
+        receipt.rejections = refused.0;
+        receipt.rejections.sort_by_key(|rejection| rejection.index);
+        receipt.refused = receipt.rejections.len() as u64;
+        for rejection in &receipt.rejections {
+            self.rejected.add(rejection.reason, 1);
+        }
+        self.accepted.fetch_add(receipt.accepted, std::sync::atomic::Ordering::Relaxed);
+        if self.state.pending_folds() >= self.config.batch_size {
+            self.flush.wake();
+        }
+    }
+
+    fn too_many(&self, samples: usize) -> Receipt {
+        self.rejected.add(Reason::TooManySamples, samples as u64);
+        let message = format!("the request has {samples} samples; send at most {MAX_SAMPLES}");
+        let rejection = Rejection { index: 0, reason: Reason::TooManySamples, message };
+        Receipt { refused: samples as u64, rejections: vec![rejection], ..Receipt::default() }
+    }
+}
+
+/// The most warnings of one request.
+const MAX_WARNINGS: usize = 16;
+
+impl Receipt {
+    fn warn(&mut self, text: String) {
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(text);
+        }
+    }
+
+    fn take(&mut self, outcome: Outcome, refused: &mut Rejections) {
+        self.accepted += outcome.accepted;
+        for (index, reason) in outcome.refused {
+            refused.push(index as usize, &Problem::refused(reason));
+        }
+        for metric in outcome.other_unit {
+            self.warn(format!(
+                "{}/{}: its unit is {:?} since its first sample; the other one was ignored",
+                metric.component, metric.name, metric.unit
+            ));
+        }
+    }
+}
+
+/// Checks what a sender says of a series, appends its canonical labels to `labels`, and gives its
+/// component.
+pub(super) fn check_series<'a>(
+    source: &Source<'a>,
+    labels: &mut String,
+) -> Result<&'a str, Problem> {
+    let component = if source.component.is_empty() { GLOBAL } else { source.component };
+    check_name(component).map_err(|error| Problem::name("component", component, &error))?;
+    check_name(source.name).map_err(|error| Problem::name("name", source.name, &error))?;
+    check_text("unit", source.unit, MAX_UNIT_BYTES)?;
+    check_text("description", source.description, MAX_DESCRIPTION_BYTES)?;
+    let pairs = source.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    canonical_labels(pairs, labels).map_err(|error| Problem::labels(&error))?;
+    Ok(component)
+}
+
+fn check_text(field: &str, text: &str, max_bytes: usize) -> Result<(), Problem> {
+    if text.len() > max_bytes {
+        let message = format!("{field} has {} bytes; at most {max_bytes} are allowed", text.len());
+        return Err(Problem::new(Reason::InvalidText, message));
+    }
+    if text.chars().any(char::is_control) {
+        let message = format!("{field} holds a control character; leave it out");
+        return Err(Problem::new(Reason::InvalidText, message));
+    }
+    Ok(())
+}
+
+fn check_plain(value: Option<Value>) -> Result<(Kind, Value), Problem> {
+    match value {
+        None => Err(Problem::new(
+            Reason::InvalidValue,
+            "no value; set increment for a counter or observation for a rolling metric",
+        )),
+        Some(Value::Increment(value)) => match check_increment(value) {
+            Ok(value) => Ok((Kind::Counter, Value::Increment(value))),
+            Err(error) => Err(Problem::value("increment", error)),
+        },
+        Some(Value::Observation(value)) => match check_value(value) {
+            Ok(value) => Ok((Kind::Rolling, Value::Observation(value))),
+            Err(error) => Err(Problem::value("observation", error)),
+        },
+    }
+}
+
+/// The series of a request's plain samples, one a sample.
+struct PlainTargets<'a, 'l> {
+    targets: Vec<PlainTarget<'a>>,
+    labels: &'l mut String,
+}
+
+struct PlainTarget<'a> {
+    component: &'a str,
+    name: &'a str,
+    labels: Range<usize>,
+    hash: u64,
+    declaration: Declaration<'a>,
+}
+
+impl<'a, 'l> PlainTargets<'a, 'l> {
+    fn new(labels: &'l mut String) -> Self {
+        labels.clear();
+        Self { targets: Vec::new(), labels }
+    }
+
+    fn stage(
+        &mut self,
+        state: &State,
+        window: Window,
+        index: usize,
+        sample: &Plain<'a>,
+        batch: &mut Batch,
+    ) -> Result<(), Problem> {
+        let (kind, value) = check_plain(sample.value)?;
+        let time = window.check(sample.time)?;
+        let before = self.labels.len();
+        let component = check_series(&sample.source, self.labels)?;
+        let labels = before..self.labels.len();
+        let name = sample.source.name;
+        let hash = state.hash(SeriesKey { component, name, labels: &self.labels[labels.clone()] });
+        let declaration = Declaration {
+            kind,
+            unit: sample.source.unit,
+            description: sample.source.description,
+        };
+        batch.push(hash, self.targets.len() as u32, index as u32, time, value);
+        self.targets.push(PlainTarget { component, name, labels, hash, declaration });
+        Ok(())
+    }
+}
+
+impl Targets for PlainTargets<'_, '_> {
+    fn key(&self, target: u32) -> (SeriesKey<'_>, u64) {
+        let target = &self.targets[target as usize];
+        let labels = &self.labels[target.labels.clone()];
+        (SeriesKey { component: target.component, name: target.name, labels }, target.hash)
+    }
+
+    fn declaration(&self, target: u32) -> Declaration<'_> {
+        self.targets[target as usize].declaration
+    }
+
+    fn place(&self, _target: u32) -> Option<Place> {
+        None
+    }
+
+    fn found(&mut self, _target: u32, _place: Place) {}
+}
+
+impl Packed<'_> {
+    /// How many samples it holds: as many as its longest reading says.
+    fn rows(&self) -> usize {
+        self.refs.len().max(self.increments.len() + self.observations.len() + self.counts.len())
+    }
+
+    fn check_lengths(&self) -> Result<(), Problem> {
+        let (refs, times, folds) = (self.refs.len(), self.times_ms.len(), self.counts.len());
+        let (increments, observations) = (self.increments.len(), self.observations.len());
+        let wrong = |message| Err(Problem::new(Reason::ColumnLength, message));
+        if increments + observations + folds != refs {
+            return wrong(format!(
+                "packed: {refs} refs for {increments} increments, {observations} observations and \
+                 {folds} counts; send one ref for each"
+            ));
+        }
+        let parts = [
+            ("sums", self.sums),
+            ("minima", self.minima),
+            ("maxima", self.maxima),
+            ("lasts", self.lasts),
+        ];
+        if let Some((name, column)) = parts.iter().find(|(_, column)| column.len() != folds) {
+            let length = column.len();
+            return wrong(format!("packed: {folds} counts and {length} {name}; send as many"));
+        }
+        if times > 1 && times != refs {
+            return wrong(format!("packed: {times} times_ms for {refs} refs; send as many, 1 or 0"));
+        }
+        Ok(())
+    }
+
+    fn stage(&self, window: Window, first: usize, stream: &mut Stream, refused: &mut Rejections) {
+        if let Err(problem) = self.check_lengths() {
+            (0..self.rows()).for_each(|row| refused.push(first + row, &problem));
+            return;
+        }
+        // One time for all rows is checked once.
+        let shared = match self.times_ms {
+            [] => Some(Ok(window.now)),
+            [time] => Some(window.check(Some(Timestamp::from_ms(*time)))),
+            _ => None,
+        };
+        for (row, reference) in self.refs.iter().enumerate() {
+            let time = match &shared {
+                Some(time) => time.clone(),
+                None => window.check(Some(Timestamp::from_ms(self.times_ms[row]))),
+            };
+            let staged = time.and_then(|time| {
+                self.stage_row(row, *reference, time, (first + row) as u32, stream)
+            });
+            if let Err(problem) = staged {
+                refused.push(first + row, &problem);
+            }
+        }
+    }
+
+    fn stage_row(
+        &self,
+        row: usize,
+        reference: u32,
+        time: Timestamp,
+        index: u32,
+        stream: &mut Stream,
+    ) -> Result<(), Problem> {
+        let (kind, place, hash) = stream.dictionary.find(reference)?;
+        let observations = self.increments.len();
+        let folds = observations + self.observations.len();
+        let (sent, value) = if row < observations {
+            let value = check_increment(self.increments[row]);
+            let value = value.map_err(|error| Problem::value("increment", error))?;
+            (Kind::Counter, Value::Increment(value))
+        } else if row < folds {
+            let value = check_value(self.observations[row - observations]);
+            let value = value.map_err(|error| Problem::value("observation", error))?;
+            (Kind::Rolling, Value::Observation(value))
+        } else {
+            check_kind(reference, kind, Kind::Rolling)?;
+            let fold = self.fold(row - folds, time).checked().map_err(Problem::fold)?;
+            stream.batch.push_fold(place, hash, reference, index, fold);
+            return Ok(());
+        };
+        check_kind(reference, kind, sent)?;
+        match place {
+            Some(place) => stream.batch.push_known(place, reference, index, time, value),
+            None => stream.batch.push(hash, reference, index, time, value),
+        }
+        Ok(())
+    }
+
+    fn fold(&self, row: usize, last_time: Timestamp) -> Rolling {
+        Rolling {
+            count: self.counts[row],
+            sum: self.sums[row],
+            min: self.minima[row],
+            max: self.maxima[row],
+            last: self.lasts[row],
+            last_time,
+        }
+    }
+}
+
+fn check_kind(reference: u32, declared: Kind, sent: Kind) -> Result<(), Problem> {
+    if declared == sent {
+        return Ok(());
+    }
+    let message = format!("ref {reference} is declared as a {declared} and sent as a {sent}");
+    Err(Problem::new(Reason::KindMismatch, message))
+}

@@ -1,0 +1,306 @@
+//! The verbs: ingest, flush, query, extract. Plain values in and out.
+//!
+//! The engine does not know who is asking: every door has the same verbs. What was accepted is
+//! visible to every query at once, and is forgotten only when the storage has it.
+
+mod clock;
+mod dictionary;
+mod extract;
+mod flush;
+mod ingest;
+mod query;
+mod rejection;
+mod round;
+
+pub use clock::Clock;
+pub use dictionary::Declared;
+pub use extract::{Coverage, Extract, Extraction, Points};
+pub use flush::Flusher;
+pub use ingest::{GLOBAL, MAX_SAMPLES, Packed, Plain, Receipt, Source, Stream};
+pub use query::{ComponentInfo, CurrentInfo, MetricInfo};
+pub use rejection::{MAX_MESSAGES, Reason, Rejection};
+
+use crate::state::{Denied, Seed, State};
+use crate::storage::{self, Durability, Incarnation, Storage};
+use model::{Retention, Timestamp};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the engine may be told.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Config {
+    /// The longest time between accepted and durable
+    #[arg(long, default_value = "1s", value_name = "SPAN", value_parser = positive_span)]
+    pub flush_interval: Duration,
+
+    /// Pending folds that start a flush before its time
+    #[arg(long, default_value_t = 50_000, value_name = "FOLDS")]
+    pub batch_size: usize,
+
+    /// Bucket width : age, finest first. The first width is that of fresh data; samples older than
+    /// the last age are refused
+    #[arg(long, default_value_t, value_name = "WIDTH:AGE,...")]
+    pub retention: RetentionSetting,
+
+    /// The most series. New ones beyond it are refused, known ones go on
+    #[arg(long, default_value_t = 1_000_000, value_name = "SERIES")]
+    pub max_series: usize,
+
+    /// Bytes of folds that may wait for the storage before ingest is held back
+    #[arg(long, default_value_t = 256 << 20, value_name = "BYTES")]
+    pub max_pending_bytes: usize,
+
+    /// The longest time that a query may read
+    #[arg(long, default_value = "10s", value_name = "SPAN", value_parser = positive_span)]
+    pub query_timeout: Duration,
+
+    /// The most points of one Extract; what is beyond is left out, and the answer says so
+    #[arg(long, default_value_t = 1_000_000, value_name = "POINTS")]
+    pub max_extract_points: usize,
+}
+
+impl Default for Config {
+    /// What --help says.
+    fn default() -> Self {
+        Self {
+            flush_interval: Duration::from_secs(1),
+            batch_size: 50_000,
+            retention: RetentionSetting::default(),
+            max_series: 1_000_000,
+            max_pending_bytes: 256 << 20,
+            query_timeout: Duration::from_secs(10),
+            max_extract_points: 1_000_000,
+        }
+    }
+}
+
+/// A retention as it is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetentionSetting(pub Retention);
+
+impl FromStr for RetentionSetting {
+    type Err = model::RetentionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl std::fmt::Display for RetentionSetting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn positive_span(text: &str) -> Result<Duration, String> {
+    match model::parse_span(text) {
+        Ok(Duration::ZERO) => Err("must be longer than 0".to_owned()),
+        Ok(span) => Ok(span),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What went wrong, by what the caller does next.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Change this field.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it, and what to do.
+        message: String,
+    },
+    /// Ask for something that there is.
+    #[error("{0}")]
+    NotFound(String),
+    /// Send it again a little later.
+    #[error(
+        "the folds that wait for the storage fill HEALTH_MAX_PENDING_BYTES; send it again later"
+    )]
+    Overloaded,
+    /// Ask for less, or allow more time.
+    #[error("the deadline passed while reading; ask for a shorter range or fewer series")]
+    Deadline,
+    /// The service stops; send it to the next one.
+    #[error("the service is stopping; connect again")]
+    Stopping,
+    /// The storage does not work now; trying again may help.
+    #[error("the storage does not answer: {0}")]
+    Unavailable(String),
+    /// What is stored is damaged.
+    #[error("what is stored is damaged: {0}")]
+    Corrupt(String),
+}
+
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        match error {
+            storage::Error::Invalid(text) | storage::Error::Unavailable(text) => {
+                Self::Unavailable(text)
+            }
+            storage::Error::Deadline => Self::Deadline,
+            storage::Error::Corrupt(text) => Self::Corrupt(text),
+        }
+    }
+}
+
+const fn denied(denied: Denied) -> Error {
+    match denied {
+        Denied::Full => Error::Overloaded,
+        Denied::Closed => Error::Stopping,
+    }
+}
+
+/// The service's heart: the live state and the storage behind it.
+pub struct Engine {
+    config: Config,
+    state: Arc<State>,
+    storage: Arc<dyn Storage>,
+    clock: Clock,
+    flush: flush::Handle,
+    incarnation: Incarnation,
+    started: Timestamp,
+    accepted: AtomicU64,
+    rejected: rejection::Tally,
+}
+
+/// How the service is.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// When it started.
+    pub started: Timestamp,
+    /// Which life of the data this is.
+    pub incarnation: Incarnation,
+    /// The name of the storage.
+    pub backend: &'static str,
+    /// What durable means.
+    pub durability: Durability,
+    /// How the storage is, or why it does not say.
+    pub storage: Result<storage::Status, String>,
+    /// Why the last flush failed, while it is not made good.
+    pub failure: Option<String>,
+    /// Folds that are not committed.
+    pub pending_folds: u64,
+    /// The age of the oldest sample that is not committed.
+    pub flush_lag: Option<Duration>,
+    /// How many series there are.
+    pub series: u64,
+    /// How many there may be.
+    pub max_series: u64,
+    /// Samples folded since the start.
+    pub accepted: u64,
+    /// Samples refused since the start.
+    pub rejected: Vec<(Reason, u64)>,
+    /// Bytes of the live state.
+    pub state_bytes: u64,
+}
+
+impl Engine {
+    /// Goes on from what is stored. The flusher must be run, or nothing becomes durable.
+    pub async fn open(
+        config: Config,
+        storage: Arc<dyn Storage>,
+        clock: Clock,
+    ) -> Result<(Arc<Self>, Flusher), Error> {
+        let recovered = storage.recover().await?;
+        let width = config.retention.0.base_width();
+        let seed = Seed { flush_seq: recovered.flush_seq, series: recovered.series };
+        let state =
+            Arc::new(State::new(seed, width, config.max_series, config.max_pending_bytes));
+        let (flusher, flush) = Flusher::new(
+            state.clone(),
+            storage.clone(),
+            clock.clone(),
+            config.flush_interval,
+            width,
+            recovered.flush_seq,
+        );
+        let engine = Self {
+            state,
+            storage,
+            flush,
+            incarnation: recovered.incarnation,
+            started: clock.now(),
+            clock,
+            config,
+            accepted: AtomicU64::new(0),
+            rejected: rejection::Tally::default(),
+        };
+        Ok((Arc::new(engine), flusher))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// What durable means.
+    pub fn durability(&self) -> Durability {
+        self.storage.durability()
+    }
+
+    /// Asks for a flush now.
+    pub fn flush_now(&self) {
+        self.flush.wake();
+    }
+
+    /// Waits until a flush later than this one is committed, and says which is the last.
+    pub async fn committed_after(&self, seq: u64) -> Result<u64, Error> {
+        let mut progress = self.flush.progress();
+        let reached = progress.wait_for(|progress| progress.committed > seq).await;
+        reached.map(|progress| progress.committed).map_err(|_| Error::Stopping)
+    }
+
+    /// Waits until a flush has made room, after ingest was refused as Overloaded.
+    pub async fn room(&self) -> Result<(), Error> {
+        self.flush.wake();
+        let mut progress = self.flush.progress();
+        loop {
+            if let Ok(intake) = self.state.intake(self.clock.now()) {
+                drop(intake);
+                return Ok(());
+            }
+            progress.changed().await.map_err(|_| Error::Stopping)?;
+        }
+    }
+
+    /// Bytes of the live state, near enough.
+    pub fn state_bytes(&self) -> u64 {
+        self.state.bytes() as u64
+    }
+
+    /// How the service is. Answers also when the storage does not.
+    pub async fn status(&self) -> Status {
+        let now = self.clock.now();
+        let storage = tokio::time::timeout(self.config.query_timeout, self.storage.status());
+        let storage = match storage.await {
+            Ok(status) => status.map_err(|error| error.to_string()),
+            Err(_) => Err("the storage does not answer in time".to_owned()),
+        };
+        Status {
+            started: self.started,
+            incarnation: self.incarnation,
+            backend: self.storage.backend(),
+            durability: self.storage.durability(),
+            storage,
+            failure: self.flush.progress().borrow().failure.clone(),
+            pending_folds: self.state.pending_folds() as u64,
+            flush_lag: self.state.pending_since().map(|since| now.since(since)),
+            series: self.state.series_count() as u64,
+            max_series: self.config.max_series as u64,
+            accepted: self.accepted.load(Ordering::Relaxed),
+            rejected: self.rejected.read(),
+            state_bytes: self.state_bytes(),
+        }
+    }
+
+    /// When a query that starts now and has until `limit` must end.
+    fn deadline(&self, limit: Option<Instant>) -> Instant {
+        let own = Instant::now() + self.config.query_timeout;
+        limit.map_or(own, |limit| limit.min(own))
+    }
+}

@@ -1,0 +1,72 @@
+//! The command line: flags in, exit code out. 0 after a clean stop, 1 after a failure, 2 for a wrong
+//! flag, 130 when a second signal cut the stop short.
+
+use healthd::app::App;
+use healthd::config::Config;
+use healthd::engine::Clock;
+use std::process::ExitCode;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let (config, warnings) = match Config::read(std::env::args_os(), std::env::vars_os()) {
+        Ok(read) => read,
+        Err(error) => error.exit(),
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    match serve(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let persistence = match config.persistence_enabled {
+        true => config.sqlite.db_path.display().to_string(),
+        false => "none".to_owned(),
+    };
+    let app = App::build(config, Clock::system()).await?;
+    tracing::info!(address = %app.address(), persistence, "serving");
+    let stop = CancellationToken::new();
+    let signals = signals(stop.clone())?;
+    tokio::pin!(signals);
+    let run = app.run(stop);
+    tokio::pin!(run);
+    tokio::select! {
+        result = &mut run => result,
+        () = &mut signals => {
+            tracing::warn!("a second signal: what is not committed yet is lost");
+            std::process::exit(130)
+        }
+    }
+}
+
+/// Cancels the token at the first Ctrl-C or SIGTERM, and ends at the second.
+fn signals(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+            stop.cancel();
+        }
+    })
+}

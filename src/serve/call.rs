@@ -1,0 +1,133 @@
+//! What surrounds every call: its deadline, and statuses put right.
+//!
+//! The transport under this answers a passed deadline with CANCELLED. It starts its timer after this
+//! layer has started its own and asks this layer first, so it never comes to that.
+
+use super::status;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tonic::Status;
+use tower::Service;
+
+/// When the caller stops waiting. Among the extensions of a request that has one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline(pub(super) Instant);
+
+impl Deadline {
+    /// That of a request, if it has one.
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Option<Instant> {
+        request.extensions().get::<Self>().map(|deadline| deadline.0)
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Calls<S> {
+    inner: S,
+    max_message_bytes: usize,
+}
+
+impl<S> Calls<S> {
+    pub(super) const fn new(inner: S, max_message_bytes: usize) -> Self {
+        Self { inner, max_message_bytes }
+    }
+}
+
+impl<S> Service<Request<Body>> for Calls<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // Read here and not in the future below: the transport's timer starts when this returns.
+        let deadline = timeout(request.headers()).map(|timeout| Instant::now() + timeout);
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(Deadline(deadline));
+        }
+        let (answer, max) = (self.inner.call(request), self.max_message_bytes);
+        Box::pin(async move {
+            let answer = match deadline {
+                None => answer.await?,
+                Some(deadline) => match tokio::time::timeout_at(deadline.into(), answer).await {
+                    Ok(answer) => answer?,
+                    Err(_) => return Ok(status::timed_out().into_http()),
+                },
+            };
+            Ok(corrected(answer, max))
+        })
+    }
+}
+
+/// A call that failed before its first message carries its status among the headers.
+fn corrected(answer: Response<Body>, max_message_bytes: usize) -> Response<Body> {
+    match Status::from_header_map(answer.headers()) {
+        Some(status) if status.code() != tonic::Code::Ok => {
+            status::of_transport(status, max_message_bytes).into_http()
+        }
+        _ => answer,
+    }
+}
+
+/// The time that the caller gives the call: up to 8 digits and a unit, as gRPC over HTTP/2 has it
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+fn timeout(headers: &HeaderMap<HeaderValue>) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if number.len() > 8 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// Answers what no service takes: a gRPC client in its own way, anybody else with a 404.
+pub(super) async fn unknown(request: Request<Body>) -> Response<Body> {
+    let content = request.headers().get(header::CONTENT_TYPE);
+    if content.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        return status::unknown_method(request.uri().path()).into_http();
+    }
+    (StatusCode::NOT_FOUND, "healthd speaks gRPC on this port.\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_read_in_every_unit_and_nonsense_is_none() {
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            timeout(&headers)
+        };
+        assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(read("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(read("4S"), Some(Duration::from_secs(4)));
+        assert_eq!(read("5m"), Some(Duration::from_millis(5)));
+        assert_eq!(read("6u"), Some(Duration::from_micros(6)));
+        assert_eq!(read("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        for nonsense in ["", "S", "1", "1x", "-1S", "123456789S", "+1S"] {
+            assert_eq!(read(nonsense), None, "{nonsense:?}");
+        }
+    }
+}

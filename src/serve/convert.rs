@@ -1,0 +1,223 @@
+//! Between the contract's messages and the engine's values, field by field.
+
+use super::proto::v1;
+use crate::engine::{self, Coverage, Reason};
+use crate::state::Value;
+use crate::storage::{Durability, Gap, Missing};
+use model::{Fold, Kind, Labels, Timestamp, Width};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// To milliseconds; what is beyond them is cut to the nearest.
+pub(super) fn timestamp(time: &prost_types::Timestamp) -> Timestamp {
+    let ms = time.seconds.saturating_mul(1000);
+    Timestamp::from_ms(ms.saturating_add(i64::from(time.nanos).div_euclid(1_000_000)))
+}
+
+pub(super) fn to_timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let ms = time.as_ms();
+    prost_types::Timestamp {
+        seconds: ms.div_euclid(1000),
+        nanos: ms.rem_euclid(1000) as i32 * 1_000_000,
+    }
+}
+
+pub(super) fn to_duration(span: Duration) -> prost_types::Duration {
+    prost_types::Duration { seconds: span.as_secs() as i64, nanos: span.subsec_nanos() as i32 }
+}
+
+fn width_to_duration(width: Width) -> prost_types::Duration {
+    to_duration(Duration::from_millis(width.as_ms() as u64))
+}
+
+pub(super) fn to_labels(labels: &Labels) -> BTreeMap<String, String> {
+    labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+pub(super) fn to_kind(kind: Kind) -> v1::Kind {
+    match kind {
+        Kind::Counter => v1::Kind::Counter,
+        Kind::Rolling => v1::Kind::Rolling,
+    }
+}
+
+fn kind(kind: i32) -> Option<Kind> {
+    match v1::Kind::try_from(kind) {
+        Ok(v1::Kind::Counter) => Some(Kind::Counter),
+        Ok(v1::Kind::Rolling) => Some(Kind::Rolling),
+        Ok(v1::Kind::Unspecified) | Err(_) => None,
+    }
+}
+
+pub(super) fn to_durability(durability: Durability) -> v1::Durability {
+    match durability {
+        Durability::None => v1::Durability::None,
+        Durability::Synced => v1::Durability::Synced,
+    }
+}
+
+pub(super) fn to_reason(reason: Reason) -> v1::Reason {
+    match reason {
+        Reason::InvalidName => v1::Reason::InvalidName,
+        Reason::InvalidLabel => v1::Reason::InvalidLabel,
+        Reason::InvalidValue => v1::Reason::InvalidValue,
+        Reason::TimeAhead => v1::Reason::TimeAhead,
+        Reason::TimeTooOld => v1::Reason::TimeTooOld,
+        Reason::KindMismatch => v1::Reason::KindMismatch,
+        Reason::UndeclaredRef => v1::Reason::UndeclaredRef,
+        Reason::ColumnLength => v1::Reason::ColumnLength,
+        Reason::SeriesLimit => v1::Reason::SeriesLimit,
+        Reason::TooManySamples => v1::Reason::TooManySamples,
+        Reason::InvalidText => v1::Reason::InvalidText,
+    }
+}
+
+pub(super) fn to_rejection(sequence: u64, rejection: engine::Rejection) -> v1::Rejection {
+    v1::Rejection {
+        sequence,
+        index: rejection.index,
+        reason: to_reason(rejection.reason).into(),
+        message: rejection.message,
+    }
+}
+
+pub(super) fn plain(metric: &v1::Metric) -> engine::Plain<'_> {
+    engine::Plain {
+        source: engine::Source {
+            component: &metric.component,
+            name: &metric.name,
+            labels: &metric.labels,
+            unit: &metric.unit,
+            description: &metric.description,
+        },
+        value: metric.value.map(|value| match value {
+            v1::metric::Value::Increment(increment) => Value::Increment(increment),
+            v1::metric::Value::Observation(observation) => Value::Observation(observation),
+        }),
+        time: metric.time.as_ref().map(timestamp),
+    }
+}
+
+pub(super) fn declared(series: &v1::Series) -> engine::Declared<'_> {
+    engine::Declared {
+        reference: series.r#ref,
+        source: engine::Source {
+            component: &series.component,
+            name: &series.name,
+            labels: &series.labels,
+            unit: &series.unit,
+            description: &series.description,
+        },
+        kind: kind(series.kind),
+    }
+}
+
+pub(super) fn packed(packed: Option<&v1::Packed>) -> engine::Packed<'_> {
+    packed.map_or_else(engine::Packed::default, |packed| engine::Packed {
+        refs: &packed.refs,
+        increments: &packed.increments,
+        observations: &packed.observations,
+        times_ms: &packed.times_ms,
+        counts: &packed.counts,
+        sums: &packed.sums,
+        minima: &packed.minima,
+        maxima: &packed.maxima,
+        lasts: &packed.lasts,
+    })
+}
+
+pub(super) fn to_component(info: engine::ComponentInfo) -> v1::Component {
+    v1::Component {
+        name: info.name.to_string(),
+        metric_count: info.metrics,
+        series_count: info.series,
+        first_time: Some(to_timestamp(info.first_time)),
+        last_time: Some(to_timestamp(info.last_time)),
+    }
+}
+
+pub(super) fn to_metric(info: engine::MetricInfo) -> v1::MetricInfo {
+    v1::MetricInfo {
+        component: info.metric.component.to_string(),
+        name: info.metric.name.to_string(),
+        kind: to_kind(info.metric.kind).into(),
+        unit: info.metric.unit.to_string(),
+        description: info.metric.description.to_string(),
+        series_count: info.series,
+        label_keys: info.label_keys,
+        first_time: Some(to_timestamp(info.first_time)),
+        last_time: Some(to_timestamp(info.last_time)),
+    }
+}
+
+pub(super) fn to_current(info: &engine::CurrentInfo) -> v1::CurrentSeries {
+    let metric = &info.series.metric;
+    v1::CurrentSeries {
+        component: metric.component.to_string(),
+        name: metric.name.to_string(),
+        kind: to_kind(metric.kind).into(),
+        unit: metric.unit.to_string(),
+        labels: to_labels(&info.series.labels),
+        value: Some(match metric.kind {
+            Kind::Counter => v1::current_series::Value::Total(info.value),
+            Kind::Rolling => v1::current_series::Value::Last(info.value),
+        }),
+        last_time: Some(to_timestamp(info.last_time)),
+    }
+}
+
+pub(super) fn to_points(points: &engine::Points) -> v1::SeriesPoints {
+    let metric = &points.series.metric;
+    let mut series = v1::SeriesPoints {
+        component: metric.component.to_string(),
+        name: metric.name.to_string(),
+        kind: to_kind(metric.kind).into(),
+        unit: metric.unit.to_string(),
+        labels: to_labels(&points.series.labels),
+        ..v1::SeriesPoints::default()
+    };
+    for (time, fold) in &points.points {
+        series.time_ms.push(time.as_ms());
+        match fold {
+            Fold::Counter(fold) => series.value.push(fold.sum),
+            Fold::Rolling(fold) => {
+                series.value.push(fold.mean());
+                series.count.push(fold.count);
+                series.min.push(fold.min);
+                series.max.push(fold.max);
+                series.last.push(fold.last);
+            }
+        }
+    }
+    series
+}
+
+pub(super) fn to_coverage(coverage: Coverage) -> v1::Coverage {
+    v1::Coverage {
+        start: Some(to_timestamp(coverage.range.start)),
+        end: Some(to_timestamp(coverage.range.end)),
+        now: Some(to_timestamp(coverage.now)),
+        step: Some(width_to_duration(coverage.step)),
+        tier: Some(width_to_duration(coverage.tier)),
+        buckets_expected: coverage.buckets_expected,
+        buckets_present: coverage.buckets_present,
+        gaps: coverage.gaps.into_iter().map(to_gap).collect(),
+        complete_until: Some(to_timestamp(coverage.complete_until)),
+        truncated: coverage.omitted > 0,
+        omitted: coverage.omitted,
+        advice: coverage.advice,
+    }
+}
+
+fn to_gap(gap: Gap) -> v1::Gap {
+    let reason = match gap.missing {
+        Missing::Down => v1::GapReason::ServerDown,
+        Missing::Crashed => v1::GapReason::ServerCrashed,
+        Missing::Budget => v1::GapReason::MemoryBudget,
+    };
+    v1::Gap {
+        start: Some(to_timestamp(gap.range.start)),
+        end: Some(to_timestamp(gap.range.end)),
+        reason: reason.into(),
+    }
+}

@@ -1,0 +1,151 @@
+//! The doors: gRPC services on one port. They convert, and have no verb of their own.
+//!
+//! A door that is told to stop ends what it does with an answer: the last ack of a stream, or
+//! UNAVAILABLE with the time after which to come back.
+
+mod admin;
+mod call;
+mod convert;
+mod drain;
+mod ingest;
+mod page;
+pub mod proto;
+mod query;
+mod status;
+
+use crate::engine::Engine;
+use proto::v1::admin_service_server::AdminServiceServer;
+use proto::v1::ingest_service_server::IngestServiceServer;
+use proto::v1::query_service_server::QueryServiceServer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::codec::CompressionEncoding::{Gzip, Zstd};
+use tonic::service::Routes;
+use tonic::transport::server::{Server, TcpIncoming};
+use tonic_health::ServingStatus;
+
+/// What the doors may be told.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Config {
+    /// The address of the one port. Port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:4317", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+
+    /// The largest message that is taken, after decompression
+    #[arg(long, default_value_t = 16 << 20, value_name = "BYTES")]
+    pub max_message_bytes: usize,
+
+    /// The most calls and streams at once on one connection
+    #[arg(long, default_value_t = 1024, value_name = "STREAMS")]
+    pub max_streams: u32,
+}
+
+/// How often a silent connection is asked whether it lives, and how long it may take to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// The doors, bound to their port.
+pub struct Doors {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+}
+
+impl Doors {
+    /// Binds the port.
+    pub async fn bind(config: Config) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(config.listen).await?;
+        Ok(Self { address: listener.local_addr()?, listener, config })
+    }
+
+    /// Where they are.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until told to stop, then until what is in flight has ended.
+    pub async fn run(self, engine: Arc<Engine>, stop: CancellationToken) -> anyhow::Result<()> {
+        let tasks = TaskTracker::new();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let max = self.config.max_message_bytes;
+        let ingest = ingest::Service::new(engine.clone(), stop.clone(), tasks.clone(), max);
+        let query = query::Service::new(engine.clone(), stop.clone(), tasks.clone());
+        // Each service is told the same, and their types have nothing in common that could be told.
+        let routes = Routes::new(
+            IngestServiceServer::new(ingest)
+                .accept_compressed(Gzip)
+                .accept_compressed(Zstd)
+                .send_compressed(Gzip)
+                .send_compressed(Zstd)
+                .max_decoding_message_size(max),
+        )
+        .add_service(
+            QueryServiceServer::new(query)
+                .accept_compressed(Gzip)
+                .accept_compressed(Zstd)
+                .send_compressed(Gzip)
+                .send_compressed(Zstd)
+                .max_decoding_message_size(max),
+        )
+        .add_service(
+            AdminServiceServer::new(admin::Service::new(engine))
+                .accept_compressed(Gzip)
+                .accept_compressed(Zstd)
+                .send_compressed(Gzip)
+                .send_compressed(Zstd)
+                .max_decoding_message_size(max),
+        )
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+        let services = [
+            "",
+            "healthd.v1.IngestService",
+            "healthd.v1.QueryService",
+            "healthd.v1.AdminService",
+        ];
+        for service in services {
+            health.set_service_status(service, ServingStatus::Serving).await;
+        }
+        let draining = drain::Draining::new(stop.clone());
+        let router = routes
+            .into_axum_router()
+            .reset_fallback()
+            .fallback(call::unknown)
+            .layer(tower::layer::layer_fn(move |inner| draining.clone().around(inner)))
+            .layer(tower::layer::layer_fn(move |inner| call::Calls::new(inner, max)));
+        let stopping = async move {
+            stop.cancelled().await;
+            for service in services {
+                health.set_service_status(service, ServingStatus::NotServing).await;
+            }
+        };
+        Server::builder()
+            .accept_http1(true)
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .max_concurrent_streams(self.config.max_streams)
+            .add_routes(Routes::from(router))
+            // Not TcpListenerStream: with Nagle's algorithm a call takes 40 ms longer.
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
+                stopping,
+            )
+            .await?;
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
+    }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // So that grpcurl can show the details of errors.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}

@@ -1,0 +1,118 @@
+//! Pages of lists, as AIP-158 has them (<https://google.aip.dev/158>).
+//!
+//! A token names the last item of its page, so items that come and go meanwhile neither repeat nor
+//! hide others; and it is bound to the request that it came from, so it cannot continue another.
+
+use crate::engine::Error;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// Which page is asked for.
+pub(super) struct Page {
+    /// At most so many items.
+    pub(super) size: usize,
+    /// The last item of the page before; none for the first page.
+    pub(super) after: Option<String>,
+    /// What the rest of the request says.
+    request: String,
+}
+
+/// The sizes of a list's pages.
+pub(super) struct Sizes {
+    pub(super) default: usize,
+    pub(super) max: usize,
+}
+
+impl Page {
+    /// Reads a request's page; `request` is the rest of it in words.
+    pub(super) fn new(
+        size: i32,
+        token: &str,
+        sizes: &Sizes,
+        request: String,
+    ) -> Result<Self, Error> {
+        let size = match usize::try_from(size) {
+            Ok(0) => sizes.default,
+            Ok(size) => size.min(sizes.max),
+            Err(_) => {
+                let message = format!("{size} is negative; leave it out for {}", sizes.default);
+                return Err(Error::Invalid { field: "page_size", message });
+            }
+        };
+        let after = match token {
+            "" => None,
+            token => Some(read_token(token, &request).ok_or_else(|| Error::Invalid {
+                field: "page_token",
+                message: "does not continue this request; send next_page_token of its last page \
+                          with the rest as it was, or none to start again"
+                    .to_owned(),
+            })?),
+        };
+        Ok(Self { size, after, request })
+    }
+
+    /// How many items to ask for: one more than the page takes tells whether there is another.
+    pub(super) const fn limit(&self) -> usize {
+        self.size + 1
+    }
+
+    /// Cuts the items to the page and gives the next page's token; empty if this is the last.
+    pub(super) fn cut<T>(&self, items: &mut Vec<T>, key: impl Fn(&T) -> String) -> String {
+        if items.len() <= self.size {
+            return String::new();
+        }
+        items.truncate(self.size);
+        items.last().map(|last| write_token(&key(last), &self.request)).unwrap_or_default()
+    }
+}
+
+fn write_token(key: &str, request: &str) -> String {
+    let check = checksum(key, request).to_le_bytes();
+    URL_SAFE_NO_PAD.encode([&check[..], key.as_bytes()].concat())
+}
+
+fn read_token(token: &str, request: &str) -> Option<String> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+    let (check, key) = bytes.split_first_chunk::<4>()?;
+    let key = String::from_utf8(key.to_vec()).ok()?;
+    (u32::from_le_bytes(*check) == checksum(&key, request)).then_some(key)
+}
+
+fn checksum(key: &str, request: &str) -> u32 {
+    let mut hash = crc32fast::Hasher::new();
+    hash.update(request.as_bytes());
+    hash.update(&[0]);
+    hash.update(key.as_bytes());
+    hash.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: Sizes = Sizes { default: 2, max: 3 };
+
+    fn page(size: i32, token: &str, request: &str) -> Result<Page, Error> {
+        Page::new(size, token, &SIZES, request.to_owned())
+    }
+
+    #[test]
+    fn a_token_continues_its_own_request_only() {
+        let first = page(0, "", "a").unwrap();
+        let mut items = vec!["x", "y", "z"];
+        let token = first.cut(&mut items, ToString::to_string);
+        assert_eq!(items, ["x", "y"]);
+        assert_eq!(page(0, &token, "a").unwrap().after.as_deref(), Some("y"));
+        assert!(matches!(page(0, &token, "b"), Err(Error::Invalid { field: "page_token", .. })));
+        assert!(page(0, "nonsense!", "a").is_err());
+        let mut last = vec!["z"];
+        assert_eq!(first.cut(&mut last, ToString::to_string), "");
+    }
+
+    #[test]
+    fn a_size_is_defaulted_clamped_or_refused() {
+        assert_eq!(page(0, "", "").unwrap().size, 2);
+        assert_eq!(page(99, "", "").unwrap().size, 3);
+        assert!(matches!(page(-1, "", ""), Err(Error::Invalid { field: "page_size", .. })));
+    }
+}

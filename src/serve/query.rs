@@ -1,0 +1,182 @@
+//! QueryService: lists, current values, points of a range.
+
+use super::call::Deadline;
+use super::convert::{self, to_component, to_coverage, to_current, to_metric, to_points};
+use super::page::{Page, Sizes};
+use super::proto::v1;
+use crate::engine::{Engine, Error, Extract, Extraction};
+use model::Selector;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+/// Pages of components and metrics.
+const NAMES: Sizes = Sizes { default: 100, max: 1000 };
+/// Pages of current values.
+const CURRENT: Sizes = Sizes { default: 1000, max: 10_000 };
+/// About how large a message of an extraction gets; clients take 4 MiB unless they are told.
+const MESSAGE_BYTES: usize = 1 << 20;
+/// Messages that wait for a slow client.
+const MESSAGES_AHEAD: usize = 2;
+
+pub(super) struct Service {
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Service {
+    pub(super) const fn new(
+        engine: Arc<Engine>,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self { engine, stop, tasks }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::query_service_server::QueryService for Service {
+    async fn list_components(
+        &self,
+        request: Request<v1::ListComponentsRequest>,
+    ) -> Result<Response<v1::ListComponentsResponse>, Status> {
+        let request = request.into_inner();
+        let page = Page::new(request.page_size, &request.page_token, &NAMES, String::new())?;
+        let mut components = self.engine.components(page.after.as_deref(), page.limit());
+        Ok(Response::new(v1::ListComponentsResponse {
+            next_page_token: page.cut(&mut components, |info| info.name.to_string()),
+            components: components.into_iter().map(to_component).collect(),
+        }))
+    }
+
+    async fn list_metrics(
+        &self,
+        request: Request<v1::ListMetricsRequest>,
+    ) -> Result<Response<v1::ListMetricsResponse>, Status> {
+        let request = request.into_inner();
+        let bound = request.component.clone();
+        let page = Page::new(request.page_size, &request.page_token, &NAMES, bound)?;
+        let after = page.after.as_deref().and_then(|key| key.split_once(' '));
+        let mut metrics = self.engine.metrics(some(&request.component), after, page.limit());
+        let key = |component: &str, name: &str| format!("{component} {name}");
+        Ok(Response::new(v1::ListMetricsResponse {
+            next_page_token: page
+                .cut(&mut metrics, |info| key(&info.metric.component, &info.metric.name)),
+            metrics: metrics.into_iter().map(to_metric).collect(),
+        }))
+    }
+
+    async fn get_current(
+        &self,
+        request: Request<v1::GetCurrentRequest>,
+    ) -> Result<Response<v1::GetCurrentResponse>, Status> {
+        let request = request.into_inner();
+        let selector = selector(request.component, request.metrics, request.labels);
+        let page =
+            Page::new(request.page_size, &request.page_token, &CURRENT, format!("{selector:?}"))?;
+        let after = page.after.as_deref().and_then(|key| key.split_once(' '));
+        let after = after.and_then(|(name, ordinal)| Some((name, ordinal.parse().ok()?)));
+        let mut current = self.engine.current(&selector, after, page.limit());
+        let next_page_token = page.cut(&mut current, |info| {
+            format!("{} {}", info.series.metric.component, info.series.id.ordinal())
+        });
+        let series = current.iter().map(to_current).collect();
+        Ok(Response::new(v1::GetCurrentResponse { series, next_page_token }))
+    }
+
+    type ExtractStream = ReceiverStream<Result<v1::ExtractResponse, Status>>;
+
+    async fn extract(
+        &self,
+        request: Request<v1::ExtractRequest>,
+    ) -> Result<Response<Self::ExtractStream>, Status> {
+        let extract = extract(request)?;
+        let extraction = self.engine.extract(extract).await?;
+        let (answers, stream) = mpsc::channel(MESSAGES_AHEAD);
+        self.tasks.spawn(send(extraction, answers, self.stop.clone()));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn selector(
+    component: String,
+    metrics: Vec<String>,
+    labels: BTreeMap<String, String>,
+) -> Selector {
+    Selector {
+        component: (!component.is_empty()).then_some(component),
+        metrics,
+        labels: labels.into_iter().collect(),
+    }
+}
+
+fn extract(request: Request<v1::ExtractRequest>) -> Result<Extract, Error> {
+    let deadline = Deadline::of(&request);
+    let request = request.into_inner();
+    let step = request.step.map(|step| {
+        Duration::try_from(step).map_err(|_| Error::Invalid {
+            field: "step",
+            message: "is negative; it must be at least 1ms".to_owned(),
+        })
+    });
+    Ok(Extract {
+        selector: selector(request.component, request.metrics, request.labels),
+        start: request.start.as_ref().map(convert::timestamp),
+        end: request.end.as_ref().map(convert::timestamp),
+        step: step.transpose()?,
+        max_points: (request.max_points > 0).then_some(request.max_points),
+        deadline,
+    })
+}
+
+/// Sends an extraction part by part, as fast as the client takes it.
+async fn send(
+    mut extraction: Extraction,
+    answers: mpsc::Sender<Result<v1::ExtractResponse, Status>>,
+    stop: CancellationToken,
+) {
+    let sending = send_parts(&mut extraction, &answers);
+    let result = tokio::select! {
+        result = sending => result,
+        () = answers.closed() => return,
+        () = stop.cancelled() => Err(Error::Stopping),
+    };
+    if let Err(error) = result {
+        // A client that is gone needs no error.
+        drop(answers.try_send(Err(error.into())));
+    }
+}
+
+async fn send_parts(
+    extraction: &mut Extraction,
+    answers: &mpsc::Sender<Result<v1::ExtractResponse, Status>>,
+) -> Result<(), Error> {
+    let mut message = v1::ExtractResponse::default();
+    let mut bytes = 0;
+    while let Some(part) = extraction.next().await? {
+        for points in &part {
+            let series = to_points(points);
+            let length = series.encoded_len();
+            if bytes > 0 && bytes + length > MESSAGE_BYTES {
+                let full = std::mem::take(&mut message);
+                bytes = 0;
+                answers.send(Ok(full)).await.map_err(|_| Error::Stopping)?;
+            }
+            bytes += length;
+            message.series.push(series);
+        }
+    }
+    message.coverage = Some(to_coverage(extraction.coverage()));
+    answers.send(Ok(message)).await.map_err(|_| Error::Stopping)
+}

@@ -1,0 +1,105 @@
+//! The one mapping of errors to gRPC statuses, with details that a program can read.
+//!
+//! The client gets the kind, the field and what to do; the cause of what is the server's own fault
+//! goes to the log.
+
+use crate::engine::Error;
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// Of ErrorInfo: who names the reasons.
+const DOMAIN: &str = "healthd";
+/// When to try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::Invalid { field, message } => invalid(field, message),
+            Error::NotFound(_) => with(Code::NotFound, text, "NOT_FOUND", None),
+            Error::Overloaded => {
+                with(Code::ResourceExhausted, text, "PENDING_FULL", Some(RETRY_AFTER))
+            }
+            Error::Deadline => with(Code::DeadlineExceeded, text, "DEADLINE", None),
+            Error::Stopping => with(Code::Unavailable, text, "STOPPING", Some(RETRY_AFTER)),
+            Error::Unavailable(cause) => {
+                tracing::warn!(cause, "a call failed because the storage does not work");
+                let text = "the storage does not answer; try again, and see AdminService.GetStatus";
+                with(Code::Unavailable, text, "STORAGE_UNAVAILABLE", Some(RETRY_AFTER))
+            }
+            Error::Corrupt(cause) => {
+                tracing::error!(cause, "a call failed because what is stored is damaged");
+                let text = "what is stored is damaged; see the server's log";
+                with(Code::DataLoss, text, "STORAGE_CORRUPT", None)
+            }
+        }
+    }
+}
+
+/// INVALID_ARGUMENT with the field.
+pub(super) fn invalid(field: &str, message: String) -> Status {
+    let mut details = ErrorDetails::with_bad_request_violation(field, &message);
+    details.set_error_info("INVALID_FIELD", DOMAIN, []);
+    Status::with_error_details(Code::InvalidArgument, format!("{field}: {message}"), details)
+}
+
+fn with(
+    code: Code,
+    message: impl Into<String>,
+    reason: &str,
+    retry: Option<Duration>,
+) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, []);
+    if retry.is_some() {
+        details.set_retry_info(retry);
+    }
+    Status::with_error_details(code, message, details)
+}
+
+/// DEADLINE_EXCEEDED for a call whose own time ran out.
+pub(super) fn timed_out() -> Status {
+    with(Code::DeadlineExceeded, "the call's deadline passed", "DEADLINE", None)
+}
+
+/// UNIMPLEMENTED for a method that there is not.
+pub(super) fn unknown_method(path: &str) -> Status {
+    let text = format!("{path}: there is no such method; server reflection lists those there are");
+    with(Code::Unimplemented, text, "UNKNOWN_METHOD", None)
+}
+
+/// Puts right what the transport says of a message that it could not take. It calls an oversized
+/// one OUT_OF_RANGE, which clients of other servers retry, and one that is not the message INTERNAL,
+/// which blames the server.
+pub(super) fn of_transport(status: Status, max_message_bytes: usize) -> Status {
+    let text = status.message();
+    match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted if is_oversized(text) => {
+            let text = format!(
+                "the message is larger than the {max_message_bytes} bytes that \
+                 HEALTH_MAX_MESSAGE_BYTES allows; send it in parts"
+            );
+            let mut details = ErrorDetails::with_error_info("MESSAGE_TOO_LARGE", DOMAIN, []);
+            details.add_quota_failure_violation("HEALTH_MAX_MESSAGE_BYTES", &text);
+            Status::with_error_details(Code::ResourceExhausted, text, details)
+        }
+        Code::Internal if is_malformed(text) => {
+            let text = format!("the message cannot be read as what the method takes: {text}");
+            let mut details = ErrorDetails::with_error_info("MALFORMED_MESSAGE", DOMAIN, []);
+            details.add_bad_request_violation("", &text);
+            Status::with_error_details(Code::InvalidArgument, text, details)
+        }
+        _ => status,
+    }
+}
+
+fn is_oversized(text: &str) -> bool {
+    text.contains("message length too large") || text.contains("decompressing: size limit")
+}
+
+fn is_malformed(text: &str) -> bool {
+    ["failed to decode Protobuf", "protocol error: received message", "Error decompressing"]
+        .iter()
+        .any(|part| text.contains(part))
+}

@@ -1,0 +1,164 @@
+//! Which components, metrics and series there are.
+//!
+//! This is the one place that makes series, so it is where their number is limited and where a
+//! metric's kind is settled. Its lock is taken inside a shard's when a series is made, so nothing
+//! here ever takes a shard's lock.
+
+use super::batch::{Declaration, Place, Refused};
+use model::{ComponentId, Labels, Metric, Selector, Series, SeriesId, SeriesKey};
+use parking_lot::RwLock;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+pub(super) struct Catalogue {
+    max_series: usize,
+    inner: RwLock<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    components: BTreeMap<Arc<str>, Entry>,
+    last_id: ComponentId,
+    series: usize,
+    bytes: usize,
+}
+
+struct Entry {
+    id: ComponentId,
+    metrics: BTreeMap<Arc<str>, Arc<Metric>>,
+    series: Vec<Selected>,
+}
+
+/// A series and where it lives.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// The series.
+    pub series: Arc<Series>,
+    /// Its place.
+    pub place: Place,
+}
+
+/// A component as it is listed.
+#[derive(Clone, Debug)]
+pub struct Component {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How many metrics it has.
+    pub metrics: usize,
+    /// Where its series are.
+    pub series: Vec<Place>,
+}
+
+impl Catalogue {
+    pub(super) fn new(max_series: usize) -> Self {
+        Self { max_series, inner: RwLock::default() }
+    }
+
+    /// Takes in a series that was stored. Series of a component come in the order of their ids.
+    pub(super) fn restore(&self, series: Arc<Series>, place: Place) {
+        let mut inner = self.inner.write();
+        let id = series.id;
+        inner.last_id = inner.last_id.max(id.component());
+        inner.count(&series);
+        let metric = series.metric.clone();
+        let entry = inner.components.entry(metric.component.clone()).or_insert_with(|| Entry {
+            id: id.component(),
+            metrics: BTreeMap::new(),
+            series: Vec::new(),
+        });
+        assert_eq!(entry.series.len(), id.ordinal() as usize, "ids are never reused or skipped");
+        entry.metrics.entry(metric.name.clone()).or_insert(metric);
+        entry.series.push(Selected { series, place });
+    }
+
+    /// Makes the series, which must not exist, and its component and metric if they do not.
+    pub(super) fn create(
+        &self,
+        key: SeriesKey<'_>,
+        declared: &Declaration<'_>,
+        place: Place,
+    ) -> Result<Arc<Series>, Refused> {
+        let mut guard = self.inner.write();
+        let inner = &mut *guard;
+        let known = inner.components.get(key.component);
+        let metric = known.and_then(|entry| entry.metrics.get(key.name)).cloned();
+        if let Some(metric) = metric.as_ref().filter(|metric| metric.kind != declared.kind) {
+            return Err(Refused::Kind(metric.kind));
+        }
+        if inner.series >= self.max_series {
+            return Err(Refused::SeriesLimit(self.max_series));
+        }
+        let component = match inner.components.get_key_value(key.component) {
+            Some((name, _)) => name.clone(),
+            None => {
+                inner.last_id += 1;
+                let name: Arc<str> = key.component.into();
+                let entry =
+                    Entry { id: inner.last_id, metrics: BTreeMap::new(), series: Vec::new() };
+                inner.components.insert(name.clone(), entry);
+                name
+            }
+        };
+        let entry = inner.components.get_mut(&component).expect("it was inserted above");
+        let metric = metric.unwrap_or_else(|| {
+            let metric = Arc::new(Metric {
+                component,
+                name: key.name.into(),
+                kind: declared.kind,
+                unit: declared.unit.into(),
+                description: declared.description.into(),
+            });
+            entry.metrics.insert(metric.name.clone(), metric.clone());
+            metric
+        });
+        let id = SeriesId::new(entry.id, entry.series.len() as u32);
+        let labels = Labels::from_canonical(key.labels);
+        let series = Arc::new(Series { id, metric, labels });
+        entry.series.push(Selected { series: series.clone(), place });
+        inner.count(&series);
+        Ok(series)
+    }
+
+    pub(super) fn components(&self, after: Option<&str>, limit: usize) -> Vec<Component> {
+        let inner = self.inner.read();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let entries = inner.components.range::<str, _>((from, Bound::Unbounded));
+        let listed = entries.take(limit).map(|(name, entry)| Component {
+            name: name.clone(),
+            metrics: entry.metrics.len(),
+            series: entry.series.iter().map(|selected| selected.place).collect(),
+        });
+        listed.collect()
+    }
+
+    pub(super) fn select(&self, selector: &Selector) -> Vec<Selected> {
+        let inner = self.inner.read();
+        let mut found = Vec::new();
+        let mut add = |entry: &Entry| {
+            let fits = |selected: &&Selected| selector.matches(&selected.series);
+            found.extend(entry.series.iter().filter(fits).cloned());
+        };
+        match &selector.component {
+            Some(name) => inner.components.get(name.as_str()).into_iter().for_each(&mut add),
+            None => inner.components.values().for_each(&mut add),
+        }
+        found
+    }
+
+    pub(super) fn series_count(&self) -> usize {
+        self.inner.read().series
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.inner.read().bytes
+    }
+}
+
+impl Inner {
+    fn count(&mut self, series: &Series) {
+        self.series += 1;
+        self.bytes +=
+            size_of::<Series>() + size_of::<Selected>() + series.labels.as_canonical().len();
+    }
+}

@@ -1,0 +1,271 @@
+//! What every series looks like now, split over shards so that writers rarely meet.
+//!
+//! A series lives in exactly one shard, so its order needs one lock and no coordination. Nothing
+//! here awaits or touches a disk. A fold leaves only through `freeze`, stays readable in the frozen
+//! generation, and is let go only by `committed`.
+
+mod batch;
+mod catalogue;
+mod frozen;
+mod log;
+mod shard;
+
+pub use batch::{Batch, Declaration, Outcome, Place, Refused, Targets, Value};
+pub use catalogue::{Component, Selected};
+pub use frozen::Frozen;
+
+use catalogue::Catalogue;
+use hashbrown::DefaultHashBuilder;
+use model::{Current, Fold, Range, Row, Selector, Series, SeriesId, SeriesKey, Timestamp, Width};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use shard::Shard;
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Shards: enough that a few writers on a few cores rarely meet, few enough to visit all.
+const SHARDS: usize = 16;
+
+/// The live state of all series.
+pub struct State {
+    cut: RwLock<Cut>,
+    shards: Box<[Mutex<Shard>]>,
+    catalogue: Catalogue,
+    hasher: DefaultHashBuilder,
+    /// Rows and bytes of them in live and frozen logs.
+    pending: Pending,
+    max_pending_bytes: usize,
+}
+
+/// Where one flush ends and the next begins. Ingest holds the read side for a whole request, so
+/// that a request is never half in a generation.
+struct Cut {
+    /// The number of the generation that is filling: its flush_seq when it is committed.
+    generation: u64,
+    /// When the first sample of that generation came in.
+    since: Mutex<Option<Timestamp>>,
+    frozen: Option<Arc<Frozen>>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Pending {
+    rows: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// Why nothing of a request was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The folds that wait for the storage fill their budget.
+    Full,
+    /// The last generation was frozen: the service stops.
+    Closed,
+}
+
+/// A pending fold as a query sees it: with the flush that will commit it.
+#[derive(Clone, Copy, Debug)]
+pub struct PendingFold {
+    /// Its flush.
+    pub seq: u64,
+    /// The fold and its key.
+    pub row: Row<Fold>,
+}
+
+/// What was stored before: where the state goes on.
+pub struct Seed {
+    /// The last committed flush.
+    pub flush_seq: u64,
+    /// Every series, in any order, with its current record.
+    pub series: Vec<(Series, Current)>,
+}
+
+impl State {
+    /// The state that goes on from what is stored. Buckets are `width` wide; at most `max_series`
+    /// series are made, and about `max_pending_bytes` of folds wait for the storage.
+    pub fn new(seed: Seed, width: Width, max_series: usize, max_pending_bytes: usize) -> Self {
+        let hasher = DefaultHashBuilder::default();
+        let generation = seed.flush_seq + 1;
+        let catalogue = Catalogue::new(max_series);
+        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(width)).collect();
+        let mut known = seed.series;
+        known.sort_by_key(|(series, _)| series.id);
+        for (series, current) in known {
+            let series = Arc::new(series);
+            let hash = hasher.hash_one(series.key());
+            let shard = shard_of(hash);
+            let slot = shards[shard as usize].insert(series.clone(), current, hash, &hasher);
+            catalogue.restore(series, Place { shard, slot });
+        }
+        let cut = Cut { generation, since: Mutex::default(), frozen: None, closed: false };
+        Self {
+            cut: RwLock::new(cut),
+            shards: shards.into_iter().map(Mutex::new).collect(),
+            catalogue,
+            hasher,
+            pending: Pending::default(),
+            max_pending_bytes,
+        }
+    }
+
+    /// The hash by which series are looked up and spread over shards.
+    pub fn hash(&self, key: SeriesKey<'_>) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// An empty batch for the samples of one request.
+    pub fn batch() -> Batch {
+        Batch::new(SHARDS)
+    }
+
+    /// Opens the current generation for one request. Whatever is folded through the intake is in
+    /// one generation, wholly.
+    pub fn intake(&self, now: Timestamp) -> Result<Intake<'_>, Denied> {
+        if self.pending.bytes.load(Ordering::Relaxed) >= self.max_pending_bytes {
+            return Err(Denied::Full);
+        }
+        let cut = self.cut.read();
+        if cut.closed {
+            return Err(Denied::Closed);
+        }
+        Ok(Intake { state: self, cut, now })
+    }
+
+    /// Cuts: takes all that is pending out as a generation of its own, and keeps it readable until
+    /// [`State::committed`]. None when nothing is pending. Stops ingest for 16 pointer swaps.
+    /// Panics while a frozen generation is not yet committed: there is one at a time.
+    pub fn freeze(&self) -> Option<Arc<Frozen>> {
+        let mut cut = self.cut.write();
+        assert!(cut.frozen.is_none(), "one generation is in flight at a time");
+        let since = cut.since.get_mut().take()?;
+        let parts = self.shards.iter().map(|shard| shard.lock().take()).collect();
+        let frozen = Arc::new(Frozen::new(cut.generation, since, parts));
+        cut.generation += 1;
+        cut.frozen = Some(frozen.clone());
+        Some(frozen)
+    }
+
+    /// Lets the frozen generation go, which is in the storage now.
+    pub fn committed(&self, seq: u64) {
+        let frozen = self.cut.write().frozen.take_if(|frozen| frozen.seq() == seq);
+        if let Some(frozen) = frozen {
+            self.pending.rows.fetch_sub(frozen.rows(), Ordering::Relaxed);
+            self.pending.bytes.fetch_sub(frozen.bytes(), Ordering::Relaxed);
+        }
+    }
+
+    /// Refuses every request from now on; what is pending can still be frozen.
+    pub fn close(&self) {
+        self.cut.write().closed = true;
+    }
+
+    /// Copies the pending folds of these series whose buckets start in the range, those of the
+    /// frozen generation first. Read the storage's flush_seq *after* this, and drop the copies up
+    /// to it: then each fold is seen exactly once, also while it is being committed.
+    pub fn pending(&self, wanted: &HashSet<SeriesId>, range: Range) -> Vec<PendingFold> {
+        let cut = self.cut.read();
+        let mut found = Vec::new();
+        let fits = |series, start| wanted.contains(&series) && range.contains(start);
+        if let Some(frozen) = &cut.frozen {
+            frozen.copy(&fits, &mut found);
+        }
+        for shard in &self.shards {
+            shard.lock().copy_pending(cut.generation, &fits, &mut found);
+        }
+        found
+    }
+
+    /// How many folds wait to be committed; some of them may merge when they are.
+    pub fn pending_folds(&self) -> usize {
+        self.pending.rows.load(Ordering::Relaxed)
+    }
+
+    /// When the oldest sample that is not committed came in.
+    pub fn pending_since(&self) -> Option<Timestamp> {
+        let cut = self.cut.read();
+        match &cut.frozen {
+            Some(frozen) => Some(frozen.since()),
+            None => *cut.since.lock(),
+        }
+    }
+
+    /// The components after this name, at most so many.
+    pub fn components(&self, after: Option<&str>, limit: usize) -> Vec<Component> {
+        self.catalogue.components(after, limit)
+    }
+
+    /// The series that the selector means, by component and then by age.
+    pub fn select(&self, selector: &Selector) -> Vec<Selected> {
+        self.catalogue.select(selector)
+    }
+
+    /// The current record of a series.
+    pub fn current(&self, place: Place) -> Current {
+        self.shards[place.shard as usize].lock().current(place.slot)
+    }
+
+    /// How many series there are.
+    pub fn series_count(&self) -> usize {
+        self.catalogue.series_count()
+    }
+
+    /// Bytes of memory that the live state takes, near enough: tables, logs and names.
+    pub fn bytes(&self) -> usize {
+        let shards: usize = self.shards.iter().map(|shard| shard.lock().bytes()).sum();
+        let frozen = self.cut.read().frozen.as_ref().map_or(0, |frozen| frozen.bytes());
+        shards + frozen + self.catalogue.bytes()
+    }
+}
+
+/// The way in for one request: holds the cut open.
+pub struct Intake<'a> {
+    state: &'a State,
+    cut: RwLockReadGuard<'a, Cut>,
+    now: Timestamp,
+}
+
+impl Intake<'_> {
+    /// The generation, which is the number of the flush that will hold what is folded here.
+    pub fn generation(&self) -> u64 {
+        self.cut.generation
+    }
+
+    /// Folds the batch, whose samples refer to `targets`, and empties it. Each shard is locked once.
+    pub fn fold(&self, batch: &mut Batch, targets: &mut impl Targets) -> Outcome {
+        let state = self.state;
+        let mut outcome = Outcome::default();
+        let (shards, folds) = batch.parts();
+        for (shard, samples) in shards.iter_mut().enumerate() {
+            if samples.is_empty() {
+                continue;
+            }
+            let mut open = state.shards[shard].lock();
+            let mut writer = shard::Writer {
+                shard: &mut open,
+                number: shard as u32,
+                generation: self.cut.generation,
+                catalogue: &state.catalogue,
+                hasher: &state.hasher,
+            };
+            let grown = writer.fold(samples, folds, targets, &mut outcome);
+            drop(open);
+            samples.clear();
+            state.pending.rows.fetch_add(grown.rows, Ordering::Relaxed);
+            state.pending.bytes.fetch_add(grown.bytes, Ordering::Relaxed);
+        }
+        folds.clear();
+        if outcome.accepted > 0 {
+            self.cut.since.lock().get_or_insert(self.now);
+        }
+        outcome
+    }
+}
+
+const fn shard_of(hash: u64) -> u32 {
+    // Not the bits that the table inside the shard uses: those are the lowest and the top 7.
+    ((hash >> 32) as usize % SHARDS) as u32
+}
+
+#[cfg(test)]
+mod tests;

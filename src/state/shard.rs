@@ -1,0 +1,221 @@
+//! One shard: the series that live in it, what they came to, and their pending folds.
+//!
+//! A slot, once given to a series, is that series' for as long as the process runs.
+
+use super::batch::{Outcome, Place, Refused, Sample, Staged, Targets, Value};
+use super::catalogue::Catalogue;
+use super::frozen::Part;
+use super::log::{Log, OpenRow};
+use super::{PendingFold, shard_of};
+use hashbrown::{DefaultHashBuilder, HashTable};
+use model::{Counter, Current, Kind, Rolling, Row, Series, SeriesId, SeriesKey, Timestamp, Width};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+/// How many metrics with another unit are reported of one request.
+const MAX_OTHER_UNIT: usize = 16;
+
+pub(super) struct Shard {
+    width: Width,
+    index: HashTable<u32>,
+    slots: Vec<Slot>,
+    counters: Log<Counter>,
+    rollings: Log<Rolling>,
+    /// Series made in the generation that is filling.
+    created: Vec<Arc<Series>>,
+}
+
+struct Slot {
+    series: Arc<Series>,
+    kind: Kind,
+    open: OpenRow,
+    current: Current,
+}
+
+/// By how much the pending folds grew.
+pub(super) struct Grown {
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+}
+
+impl Shard {
+    pub(super) fn new(width: Width) -> Self {
+        Self {
+            width,
+            index: HashTable::new(),
+            slots: Vec::new(),
+            counters: Log::new(),
+            rollings: Log::new(),
+            created: Vec::new(),
+        }
+    }
+
+    /// Gives the series a slot. It must not have one.
+    pub(super) fn insert(
+        &mut self,
+        series: Arc<Series>,
+        current: Current,
+        hash: u64,
+        hasher: &DefaultHashBuilder,
+    ) -> u32 {
+        let slot = self.slots.len() as u32;
+        let kind = series.metric.kind;
+        self.slots.push(Slot { series, kind, open: OpenRow::NONE, current });
+        let slots = &self.slots;
+        self.index
+            .insert_unique(hash, slot, |slot| hasher.hash_one(slots[*slot as usize].series.key()));
+        slot
+    }
+
+    fn find(&self, key: SeriesKey<'_>, hash: u64) -> Option<u32> {
+        self.index.find(hash, |slot| self.slots[*slot as usize].series.key() == key).copied()
+    }
+
+    pub(super) fn current(&self, slot: u32) -> Current {
+        self.slots[slot as usize].current
+    }
+
+    /// Takes out what is pending.
+    pub(super) fn take(&mut self) -> Part {
+        Part {
+            counters: self.counters.take(),
+            rollings: self.rollings.take(),
+            created: std::mem::take(&mut self.created),
+        }
+    }
+
+    pub(super) fn copy_pending(
+        &self,
+        seq: u64,
+        fits: &impl Fn(SeriesId, Timestamp) -> bool,
+        found: &mut Vec<PendingFold>,
+    ) {
+        copy_rows(self.counters.rows(), seq, fits, found);
+        copy_rows(self.rollings.rows(), seq, fits, found);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>()
+            + self.index.capacity() * (size_of::<u32>() + 1)
+            + self.counters.bytes()
+            + self.rollings.bytes()
+    }
+
+    fn rows(&self) -> (usize, usize) {
+        (self.counters.rows().len(), self.rollings.rows().len())
+    }
+}
+
+pub(super) fn copy_rows<F: Copy + Into<model::Fold>>(
+    rows: &[Row<F>],
+    seq: u64,
+    fits: &impl Fn(SeriesId, Timestamp) -> bool,
+    found: &mut Vec<PendingFold>,
+) {
+    found.extend(rows.iter().filter(|row| fits(row.series, row.start)).map(|row| PendingFold {
+        seq,
+        row: Row { series: row.series, start: row.start, fold: row.fold.into() },
+    }));
+}
+
+/// A locked shard with what making a series takes.
+pub(super) struct Writer<'a> {
+    pub(super) shard: &'a mut Shard,
+    pub(super) number: u32,
+    pub(super) generation: u64,
+    pub(super) catalogue: &'a Catalogue,
+    pub(super) hasher: &'a DefaultHashBuilder,
+}
+
+impl Writer<'_> {
+    /// Folds the samples, all of this shard.
+    pub(super) fn fold(
+        &mut self,
+        samples: &[Sample],
+        folds: &[Rolling],
+        targets: &mut impl Targets,
+        outcome: &mut Outcome,
+    ) -> Grown {
+        let (counters, rollings) = self.shard.rows();
+        for sample in samples {
+            let slot = match targets.place(sample.target) {
+                Some(place) => place.slot,
+                None => match self.find_or_create(sample.target, targets, outcome) {
+                    Ok(slot) => slot,
+                    Err(refused) => {
+                        outcome.refused.push((sample.index, refused));
+                        continue;
+                    }
+                },
+            };
+            match self.add(slot, sample, folds) {
+                Ok(()) => outcome.accepted += 1,
+                Err(refused) => outcome.refused.push((sample.index, refused)),
+            }
+        }
+        let (more_counters, more_rollings) = self.shard.rows();
+        let (counters, rollings) = (more_counters - counters, more_rollings - rollings);
+        let bytes = counters * size_of::<Row<Counter>>() + rollings * size_of::<Row<Rolling>>();
+        Grown { rows: counters + rollings, bytes }
+    }
+
+    fn find_or_create(
+        &mut self,
+        target: u32,
+        targets: &mut impl Targets,
+        outcome: &mut Outcome,
+    ) -> Result<u32, Refused> {
+        let declared = targets.declaration(target);
+        let (key, hash) = targets.key(target);
+        debug_assert_eq!(shard_of(hash), self.number, "a series lives in one shard");
+        let slot = match self.shard.find(key, hash) {
+            Some(slot) => slot,
+            None => self.create(key, hash, &declared)?,
+        };
+        let metric = &self.shard.slots[slot as usize].series.metric;
+        if metric.kind != declared.kind {
+            return Err(Refused::Kind(metric.kind));
+        }
+        let other_unit = !declared.unit.is_empty() && *declared.unit != *metric.unit;
+        if other_unit && outcome.other_unit.len() < MAX_OTHER_UNIT {
+            outcome.other_unit.push(metric.clone());
+        }
+        targets.found(target, Place { shard: self.number, slot });
+        Ok(slot)
+    }
+
+    fn create(
+        &mut self,
+        key: SeriesKey<'_>,
+        hash: u64,
+        declared: &super::Declaration<'_>,
+    ) -> Result<u32, Refused> {
+        let place = Place { shard: self.number, slot: self.shard.slots.len() as u32 };
+        let series = self.catalogue.create(key, declared, place)?;
+        self.shard.created.push(series.clone());
+        Ok(self.shard.insert(series, Current::default(), hash, self.hasher))
+    }
+
+    fn add(&mut self, slot: u32, sample: &Sample, folds: &[Rolling]) -> Result<(), Refused> {
+        let Shard { width, slots, counters, rollings, .. } = &mut *self.shard;
+        let slot = &mut slots[slot as usize];
+        let start = width.truncate(sample.time);
+        let fold = match (slot.kind, sample.value) {
+            (Kind::Counter, Staged::One(Value::Increment(sum))) => {
+                slot.current.add(sum, start);
+                let fold = Counter { sum };
+                counters.add(self.generation, &mut slot.open, slot.series.id, start, fold);
+                return Ok(());
+            }
+            (Kind::Rolling, Staged::One(Value::Observation(value))) => {
+                Rolling::one(value, sample.time)
+            }
+            (Kind::Rolling, Staged::Fold(fold)) => folds[fold as usize],
+            (kind, _) => return Err(Refused::Kind(kind)),
+        };
+        slot.current.set(fold.last, fold.last_time);
+        slot.current.first_time = slot.current.first_time.min(start);
+        rollings.add(self.generation, &mut slot.open, slot.series.id, start, fold);
+        Ok(())
+    }
+}

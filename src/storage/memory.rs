@@ -1,0 +1,178 @@
+//! Folds in memory, within a budget of bytes: the service without persistence.
+//!
+//! The same blocks as on disk, so the same answers; the oldest are dropped to stay within the budget,
+//! and every answer that touches their time says so.
+
+use super::block::{self, Block};
+use super::{Commit, Durability, Error, Extent, Flush, Gap, Incarnation, Missing, Recovered};
+use super::{Scan, Scanned, Status, Steps, Storage};
+use async_trait::async_trait;
+use model::{Current, Range, Series, SeriesId, Timestamp};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the memory backend may be told.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Config {
+    /// Without persistence: bytes of encoded history that are kept; the oldest is dropped first
+    #[arg(long, default_value_t = 256 << 20, value_name = "BYTES")]
+    pub memory_bytes: usize,
+}
+
+/// A storage that ends with the process.
+pub struct Memory {
+    incarnation: Incarnation,
+    budget: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    flush_seq: u64,
+    blocks: VecDeque<Arc<Block>>,
+    bytes: usize,
+    series: BTreeMap<SeriesId, (Arc<Series>, Current)>,
+    /// Blocks with buckets up to the end of this range were dropped.
+    dropped: Option<Range>,
+}
+
+impl Memory {
+    /// An empty one.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let incarnation = Incarnation::random()?;
+        Ok(Self { incarnation, budget: config.memory_bytes, inner: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Storage for Memory {
+    fn backend(&self) -> &'static str {
+        "memory"
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::None
+    }
+
+    async fn recover(&self) -> Result<Recovered, Error> {
+        let inner = self.inner.lock();
+        let series = inner.series.values().map(|(series, current)| ((**series).clone(), *current));
+        Ok(Recovered {
+            incarnation: self.incarnation,
+            flush_seq: inner.flush_seq,
+            series: series.collect(),
+        })
+    }
+
+    async fn commit(&self, flush: Arc<Flush>) -> Commit {
+        let blocks = block::encode(&flush.counters, flush.width)
+            .chain(block::encode(&flush.rollings, flush.width))
+            .collect();
+        match self.inner.lock().commit(&flush, blocks, self.budget) {
+            Ok(()) => Commit::Committed,
+            Err(error) => Commit::NotCommitted(error),
+        }
+    }
+
+    async fn committed(&self) -> Result<u64, Error> {
+        Ok(self.inner.lock().flush_seq)
+    }
+
+    async fn extent(&self, range: Range) -> Result<Extent, Error> {
+        let inner = self.inner.lock();
+        let overlaps = |block: &&Arc<Block>| overlaps(block, range);
+        let widest = inner.blocks.iter().filter(overlaps).map(|block| block.bounds.width).max();
+        let dropped = inner.dropped.and_then(|dropped| dropped.intersection(&range));
+        let gaps = dropped.map(|range| Gap { range, missing: Missing::Budget });
+        Ok(Extent { widest, gaps: gaps.into_iter().collect() })
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Scanned, Error> {
+        let mut steps = Steps::new(scan.series, scan.step);
+        let (flush_seq, blocks) = {
+            let inner = self.inner.lock();
+            let wanted = |block: &&Arc<Block>| {
+                overlaps(block, scan.range)
+                    && steps.touches(block.bounds.first_series, block.bounds.last_series)
+            };
+            (inner.flush_seq, inner.blocks.iter().filter(wanted).cloned().collect::<Vec<_>>())
+        };
+        for block in blocks {
+            if Instant::now() >= scan.deadline {
+                return Err(Error::Deadline);
+            }
+            let rows = block::decode(&block.data);
+            steps.add_rows(rows.expect("the blocks in memory were encoded here"), scan.range);
+        }
+        Ok(Scanned { flush_seq, steps })
+    }
+
+    async fn maintain(&self, _now: Timestamp) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn status(&self) -> Result<Status, Error> {
+        let inner = self.inner.lock();
+        Ok(Status {
+            file_bytes: inner.bytes as u64,
+            wal_bytes: 0,
+            blocks: inner.blocks.len() as u64,
+            oldest: inner.blocks.iter().map(|block| block.bounds.first).min(),
+            newest: inner.blocks.iter().map(|block| block.bounds.last).max(),
+            flush_seq: inner.flush_seq,
+        })
+    }
+
+    async fn close(&self, _now: Timestamp) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn commit(&mut self, flush: &Flush, blocks: Vec<Block>, budget: usize) -> Result<(), Error> {
+        if flush.seq <= self.flush_seq {
+            return Ok(());
+        }
+        super::check_sequence(flush.seq, self.flush_seq)?;
+        let created = flush.series.iter().map(|series| series.id);
+        let known: std::collections::HashSet<SeriesId> = created.collect();
+        let absent = |id: &SeriesId| !known.contains(id) && !self.series.contains_key(id);
+        if let Some(id) = flush.ids().find(absent) {
+            return Err(super::absent_series(id));
+        }
+        for series in &flush.series {
+            self.series.insert(series.id, (series.clone(), Current::default()));
+        }
+        flush.for_each(|id, start, fold| {
+            if let Some((_, current)) = self.series.get_mut(&id) {
+                current.merge(start, &fold);
+            }
+        });
+        for block in blocks {
+            self.bytes += block.data.len() + size_of::<Block>();
+            self.blocks.push_back(Arc::new(block));
+        }
+        self.flush_seq = flush.seq;
+        self.drop_oldest(budget);
+        Ok(())
+    }
+
+    fn drop_oldest(&mut self, budget: usize) {
+        while self.bytes > budget
+            && let Some(block) = self.blocks.pop_front()
+        {
+            self.bytes -= block.data.len() + size_of::<Block>();
+            let end = Timestamp::from_ms(block.bounds.last.as_ms() + block.bounds.width.as_ms());
+            let before = self.dropped.unwrap_or(Range::new(block.bounds.first, end));
+            let start = before.start.min(block.bounds.first);
+            self.dropped = Some(Range::new(start, before.end.max(end)));
+        }
+    }
+}
+
+fn overlaps(block: &Block, range: Range) -> bool {
+    block.bounds.first < range.end && range.start <= block.bounds.last
+}

@@ -1,0 +1,235 @@
+//! Where folds are kept: the contract of a storage, and its two implementations.
+//!
+//! It speaks of folds, series and flushes, never of blocks or SQL; and nothing here assumes that one
+//! machine holds everything. A flush is known by its number: committing it twice is committing it
+//! once. Both implementations pass one conformance suite.
+
+pub mod block;
+#[cfg(test)]
+mod conformance;
+pub mod memory;
+pub mod sqlite;
+mod steps;
+
+pub use steps::Steps;
+
+use async_trait::async_trait;
+use model::{Counter, Current, Fold, Range, Rolling, Row, Series, SeriesId, Timestamp, Width};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Which life of the data this is. New for a new database, kept across restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incarnation(pub [u8; 16]);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Incarnation {
+    /// One that there never was.
+    pub fn random() -> Result<Self, Error> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)
+            .map_err(|e| Error::Unavailable(format!("no random numbers from the system: {e}")))?;
+        Ok(Self(bytes))
+    }
+}
+
+/// What is committed in one transaction. It does not change between attempts.
+#[derive(Debug)]
+pub struct Flush {
+    /// Its number: one more than that of the flush before.
+    pub seq: u64,
+    /// When it was cut.
+    pub now: Timestamp,
+    /// The width of its buckets.
+    pub width: Width,
+    /// Series that are in no flush before it, in the order of their ids.
+    pub series: Vec<Arc<Series>>,
+    /// Folds of counters, in the order of (series, start), each key once.
+    pub counters: Vec<Row<Counter>>,
+    /// Folds of rolling metrics, likewise.
+    pub rollings: Vec<Row<Rolling>>,
+}
+
+impl Flush {
+    /// Calls for each fold with its series and the start of its bucket.
+    fn for_each(&self, mut call: impl FnMut(SeriesId, Timestamp, Fold)) {
+        self.counters.iter().for_each(|row| call(row.series, row.start, row.fold.into()));
+        self.rollings.iter().for_each(|row| call(row.series, row.start, row.fold.into()));
+    }
+
+    /// The series of all folds; those of a kind in the order of ids.
+    fn ids(&self) -> impl Iterator<Item = SeriesId> {
+        let counters = self.counters.iter().map(|row| row.series);
+        counters.chain(self.rollings.iter().map(|row| row.series))
+    }
+}
+
+fn check_sequence(seq: u64, flush_seq: u64) -> Result<(), Error> {
+    if seq == flush_seq + 1 {
+        return Ok(());
+    }
+    let text = format!("flush {seq} does not follow flush {flush_seq}");
+    Err(Error::Invalid(text))
+}
+
+fn absent_series(id: SeriesId) -> Error {
+    Error::Invalid(format!("a fold of series {}, which is not stored", id.as_u64()))
+}
+
+/// What became of a commit.
+#[derive(Debug)]
+pub enum Commit {
+    /// It is durable, now or since an earlier attempt.
+    Committed,
+    /// It is not in the storage, and nothing of it is.
+    NotCommitted(Error),
+    /// It may be: ask [`Storage::committed`] before anything else.
+    Unknown(Error),
+}
+
+/// What was there at the start.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Which life of the data this is.
+    pub incarnation: Incarnation,
+    /// The last committed flush; 0 before the first.
+    pub flush_seq: u64,
+    /// Every series with its current record.
+    pub series: Vec<(Series, Current)>,
+}
+
+/// What is known of a range before it is read.
+#[derive(Clone, Debug, Default)]
+pub struct Extent {
+    /// The widest buckets that the range holds, if it holds any.
+    pub widest: Option<Width>,
+    /// Where data is missing, in the order of time.
+    pub gaps: Vec<Gap>,
+}
+
+/// A stretch of time whose data is missing, wholly or in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The stretch.
+    pub range: Range,
+    /// Why.
+    pub missing: Missing,
+}
+
+/// Why data is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The server was stopped.
+    Down,
+    /// The server ended without a clean stop.
+    Crashed,
+    /// The oldest data was dropped to stay within the memory budget.
+    Budget,
+}
+
+/// What to read.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// The series, in the order of their ids, each once.
+    pub series: Arc<[SeriesId]>,
+    /// Folds whose buckets start in this range.
+    pub range: Range,
+    /// The width to merge to: a multiple of [`Extent::widest`] of the range.
+    pub step: Width,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Scanned {
+    /// The flushes up to this one were seen, and no later one.
+    pub flush_seq: u64,
+    /// Their folds, merged to the step.
+    pub steps: Steps,
+}
+
+/// How the storage is.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Bytes of the database file, or of the blocks in memory.
+    pub file_bytes: u64,
+    /// Bytes of the write-ahead log.
+    pub wal_bytes: u64,
+    /// How many blocks there are.
+    pub blocks: u64,
+    /// The start of the oldest bucket.
+    pub oldest: Option<Timestamp>,
+    /// The start of the newest bucket.
+    pub newest: Option<Timestamp>,
+    /// The last committed flush.
+    pub flush_seq: u64,
+}
+
+/// What went wrong, by what can be done about it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The request cannot be right. The caller is to change it.
+    #[error("{0}")]
+    Invalid(String),
+    /// The storage does not work now. Trying again may help.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The time was up.
+    #[error("the deadline passed while reading; ask for a shorter range or fewer series")]
+    Deadline,
+    /// What is stored is damaged or is not ours.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+/// Whether what is committed outlives the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It does not.
+    None,
+    /// It is in a transaction whose fsync returned.
+    Synced,
+}
+
+/// A place for folds. One task commits; any number read.
+#[async_trait]
+pub trait Storage: Send + Sync + 'static {
+    /// "sqlite" or "memory".
+    fn backend(&self) -> &'static str;
+
+    /// What a commit is worth.
+    fn durability(&self) -> Durability;
+
+    /// What is stored. Called once, before the first commit.
+    async fn recover(&self) -> Result<Recovered, Error>;
+
+    /// Stores a flush, whole or not at all. A fold of a series that neither an earlier flush nor
+    /// this one brings is refused as Invalid, and so is a flush that skips a number.
+    async fn commit(&self, flush: Arc<Flush>) -> Commit;
+
+    /// The last committed flush, read back from the disk through new connections.
+    async fn committed(&self) -> Result<u64, Error>;
+
+    /// What is known of a range before it is read.
+    async fn extent(&self, range: Range) -> Result<Extent, Error>;
+
+    /// Reads from one snapshot, which is let go before this returns. Dropping the future ends the
+    /// read.
+    async fn scan(&self, scan: Scan) -> Result<Scanned, Error>;
+
+    /// Housekeeping, now and then, by the task that commits.
+    async fn maintain(&self, now: Timestamp) -> Result<(), Error>;
+
+    /// How the storage is.
+    async fn status(&self) -> Result<Status, Error>;
+
+    /// Ends cleanly, after the last commit.
+    async fn close(&self, now: Timestamp) -> Result<(), Error>;
+}

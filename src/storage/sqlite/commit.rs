@@ -1,0 +1,74 @@
+//! The commit of a flush: blocks, new series and the flush's number in one transaction.
+//!
+//! The number is read and moved inside the transaction, so a flush that is tried again after all is
+//! seen to be there and changes nothing.
+
+use super::super::block::Block;
+use super::super::{Error, Flush, absent_series, check_sequence};
+use super::catalogue::{self, Known, kind_code};
+use super::connect::{error, was_rolled_back};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Commits. `begun` is set while the outcome of a COMMIT is open: an error that comes with it set
+/// leaves unknown whether the flush is stored.
+pub(super) fn commit(
+    connection: &mut Connection,
+    flush: &Flush,
+    blocks: &[Block],
+    known: &mut Known,
+    begun: &AtomicBool,
+) -> Result<(), Error> {
+    let change =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
+    let flush_seq: i64 = change
+        .query_row("SELECT flush_seq FROM meta", [], |row| row.get(0))
+        .map_err(error)?;
+    if flush.seq <= flush_seq as u64 {
+        return Ok(());
+    }
+    check_sequence(flush.seq, flush_seq as u64)?;
+    let added = catalogue::insert(&change, known, &flush.series)?;
+    if let Some(id) = flush.ids().find(|id| !known.has(&added, *id)) {
+        return Err(absent_series(id));
+    }
+    insert_blocks(&change, flush.seq, blocks).map_err(error)?;
+    change
+        .execute(
+            "UPDATE meta SET flush_seq = ?1, active_ms = max(active_ms, ?2)",
+            params![flush.seq as i64, flush.now.as_ms()],
+        )
+        .map_err(error)?;
+    begun.store(true, Ordering::Release);
+    if let Err(failure) = change.commit() {
+        begun.store(!was_rolled_back(&failure), Ordering::Release);
+        return Err(error(failure));
+    }
+    known.absorb(added);
+    Ok(())
+}
+
+fn insert_blocks(change: &Transaction<'_>, seq: u64, blocks: &[Block]) -> rusqlite::Result<()> {
+    let mut entry = change.prepare_cached(
+        "INSERT INTO directory (seq, kind, width_ms, first_series, last_series, first_ms, last_ms,
+                                rows, checksum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    let mut data = change.prepare_cached("INSERT INTO block (id, data) VALUES (?1, ?2)")?;
+    for block in blocks {
+        let bounds = &block.bounds;
+        let id = entry.insert(params![
+            seq as i64,
+            kind_code(bounds.kind),
+            bounds.width.as_ms(),
+            bounds.first_series.as_u64() as i64,
+            bounds.last_series.as_u64() as i64,
+            bounds.first.as_ms(),
+            bounds.last.as_ms(),
+            bounds.rows,
+            bounds.checksum,
+        ])?;
+        data.execute(params![id, block.data])?;
+    }
+    Ok(())
+}

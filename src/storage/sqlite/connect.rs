@@ -1,0 +1,222 @@
+//! The connections: one that writes, a few that read, and what each is set to.
+//!
+//! There is exactly one writer, so SQLITE_BUSY can only come from outside. A read that nobody waits
+//! for any more ends by itself, and a connection with an open transaction is thrown away.
+
+use super::super::Error;
+use deadpool_sqlite::{Config, Hook, HookError, Object, Pool, PoolError, Runtime};
+use rusqlite::{Connection, ErrorCode, ffi};
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Reads at once. More only wait for the same two or four cores.
+const READERS: usize = 4;
+/// How long a read may take when nobody said: the small ones of status and coverage.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// SQLite's own instructions between two looks at a read's deadline: some tenths of a millisecond.
+const OPS_BETWEEN_LOOKS: i32 = 10_000;
+/// Before this version two connections could corrupt a database in WAL mode.
+const MIN_SQLITE: i32 = 3_051_003;
+
+pub(super) struct Pools {
+    writer: Pool,
+    readers: Pool,
+}
+
+/// Checks that SQLite is new enough not to corrupt what it keeps.
+pub(super) fn check_version() -> Result<(), Error> {
+    let version = rusqlite::version_number();
+    if version >= MIN_SQLITE {
+        return Ok(());
+    }
+    let text = rusqlite::version();
+    Err(Error::Unavailable(format!("SQLite {text} has the WAL-reset bug; link 3.51.3 or newer")))
+}
+
+/// Takes the file that stands for the right to write to the database.
+pub(super) fn lock(path: &Path) -> Result<File, Error> {
+    let mut name = path.to_path_buf().into_os_string();
+    name.push(".lock");
+    let unavailable = |error: std::io::Error| {
+        Error::Unavailable(format!("HEALTH_DB_PATH: cannot open {}: {error}", name.display()))
+    };
+    let file = File::options().create(true).append(true).open(&name).map_err(unavailable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Unavailable(format!(
+            "HEALTH_DB_PATH: another healthd has {} open; stop it or choose another file",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(unavailable(error)),
+    }
+}
+
+impl Pools {
+    pub(super) fn new(path: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            writer: pool(path, 1, set_up_writer)?,
+            readers: pool(path, READERS, set_up_reader)?,
+        })
+    }
+
+    /// Runs on the connection that writes, when it is free.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let connection = self.writer.get().await.map_err(pool_error)?;
+        let result = connection.interact(call).await.map_err(interact_error)?;
+        if result.is_err() {
+            // What an I/O error left behind is not known; a new connection starts from the file.
+            drop(Object::take(connection));
+        }
+        result
+    }
+
+    /// Runs on a connection that reads.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.read_until(Instant::now() + READ_TIMEOUT, call).await
+    }
+
+    /// Runs on a connection that reads; SQLite gives up at the deadline, or when the future is
+    /// dropped.
+    pub(super) async fn read_until<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        call: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let get = tokio::time::timeout_at(deadline.into(), self.readers.get());
+        let connection = get.await.map_err(|_| Error::Deadline)?.map_err(pool_error)?;
+        let waiting = Waiting(Arc::new(AtomicBool::new(true)));
+        let waits = waiting.0.clone();
+        let read = move |connection: &mut Connection| {
+            let over = move || !waits.load(Ordering::Relaxed) || Instant::now() >= deadline;
+            connection.progress_handler(OPS_BETWEEN_LOOKS, Some(over)).map_err(error)?;
+            let result = call(connection);
+            connection.progress_handler(0, None::<fn() -> bool>).map_err(error)?;
+            result
+        };
+        connection.interact(read).await.map_err(interact_error)?
+    }
+
+    /// Throws every connection away; new ones are made when they are needed.
+    pub(super) fn reopen(&self) {
+        self.writer.retain(|_, _| false);
+        self.readers.retain(|_, _| false);
+    }
+
+    /// Empties the log into the file and closes.
+    pub(super) async fn close(&self) -> Result<(), Error> {
+        self.readers.close();
+        let checkpoint = |connection: &mut Connection| {
+            connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                .map_err(error)
+        };
+        self.write(checkpoint).await?;
+        self.writer.close();
+        Ok(())
+    }
+}
+
+/// Tells a read whether anyone still waits for it.
+struct Waiting(Arc<AtomicBool>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+fn pool(
+    path: &Path,
+    size: usize,
+    set_up: fn(&Connection) -> rusqlite::Result<()>,
+) -> Result<Pool, Error> {
+    let unavailable = |error: &dyn std::fmt::Display| Error::Unavailable(error.to_string());
+    let set_up = Hook::async_fn(move |connection, _| {
+        Box::pin(async move {
+            let set_up = connection.interact(move |connection| set_up(connection)).await;
+            set_up
+                .map_err(|error| HookError::message(error.to_string()))?
+                .map_err(HookError::Backend)
+        })
+    });
+    let clean = Hook::async_fn(|connection, _| {
+        Box::pin(async move {
+            match connection.interact(|connection| connection.is_autocommit()).await {
+                Ok(true) => Ok(()),
+                _ => Err(HookError::message("the connection was left inside a transaction")),
+            }
+        })
+    });
+    Config::new(path)
+        .builder(Runtime::Tokio1)
+        .map_err(|error| unavailable(&error))?
+        .max_size(size)
+        .post_create(set_up)
+        .pre_recycle(clean)
+        .build()
+        .map_err(|error| unavailable(&error))
+}
+
+fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    // Both hold from the file's creation only, so they come before the first table.
+    connection.pragma_update(None, "page_size", 4096)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // NORMAL would lose acknowledged commits in a power cut.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    set_up_both(connection)
+}
+
+fn set_up_reader(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "query_only", true)?;
+    set_up_both(connection)
+}
+
+fn set_up_both(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "trusted_schema", false)
+}
+
+/// Sorts SQLite's errors by what can be done about them.
+pub(super) fn error(error: rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::OperationInterrupted) => Error::Deadline,
+        Some(ErrorCode::NotADatabase) => {
+            Error::Corrupt(format!("HEALTH_DB_PATH: not a SQLite database: {error}"))
+        }
+        Some(ErrorCode::DatabaseCorrupt) => Error::Corrupt(format!("SQLite: {error}")),
+        _ => Error::Unavailable(format!("SQLite: {error}")),
+    }
+}
+
+/// Whether a failed COMMIT is known to have changed nothing.
+pub(super) fn was_rolled_back(error: &rusqlite::Error) -> bool {
+    let certain =
+        [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED, ffi::SQLITE_FULL, ffi::SQLITE_CONSTRAINT];
+    error.sqlite_error().is_some_and(|error| certain.contains(&(error.extended_code & 0xff)))
+}
+
+fn pool_error(error: PoolError) -> Error {
+    match error {
+        PoolError::Backend(backend) => self::error(backend),
+        other => Error::Unavailable(format!("no connection to the database: {other}")),
+    }
+}
+
+fn interact_error(error: deadpool_sqlite::InteractError) -> Error {
+    Error::Unavailable(format!("the database call did not end: {error}"))
+}

@@ -1,0 +1,178 @@
+//! The tables, how a file gets them, and the one row that says where it stands.
+//!
+//! A file is touched only when its application_id is ours or it is empty, and never when a newer
+//! healthd wrote it.
+
+use super::super::{Error, Incarnation};
+use super::connect::error;
+use model::Timestamp;
+use rusqlite::{Connection, params};
+use rusqlite_migration::{M, Migrations};
+
+/// "hlth": tells our files from others'.
+const APPLICATION_ID: i32 = 0x686c_7468;
+
+/// One step for each released form of the file; a step is never changed once it is released.
+const STEPS: &[M<'_>] = &[M::up(
+    "CREATE TABLE meta (
+         id INTEGER PRIMARY KEY CHECK (id = 1),
+         incarnation BLOB NOT NULL,
+         writer BLOB NOT NULL,
+         flush_seq INTEGER NOT NULL,
+         -- The current records hold every flush up to this one.
+         absorbed_seq INTEGER NOT NULL,
+         -- When the service last showed signs of life, and whether that was a clean stop.
+         active_ms INTEGER NOT NULL,
+         clean INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE component (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
+     CREATE TABLE metric (
+         id INTEGER PRIMARY KEY,
+         component INTEGER NOT NULL REFERENCES component,
+         name TEXT NOT NULL,
+         kind INTEGER NOT NULL,
+         unit TEXT NOT NULL,
+         description TEXT NOT NULL
+     ) STRICT;
+     -- Label names and values, each once.
+     CREATE TABLE text (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;
+     -- labels: text ids as LEB128 varints, name and value in turn.
+     CREATE TABLE series (
+         id INTEGER PRIMARY KEY,
+         metric INTEGER NOT NULL REFERENCES metric,
+         labels BLOB NOT NULL
+     ) STRICT;
+     -- Where the blocks are, apart from their bytes so that it is small.
+     CREATE TABLE directory (
+         id INTEGER PRIMARY KEY,
+         seq INTEGER NOT NULL,
+         kind INTEGER NOT NULL,
+         width_ms INTEGER NOT NULL,
+         first_series INTEGER NOT NULL,
+         last_series INTEGER NOT NULL,
+         first_ms INTEGER NOT NULL,
+         last_ms INTEGER NOT NULL,
+         rows INTEGER NOT NULL,
+         checksum INTEGER NOT NULL
+     ) STRICT;
+     CREATE INDEX directory_by_time
+         ON directory (last_ms, first_ms, first_series, last_series, width_ms);
+     CREATE INDEX directory_by_seq ON directory (seq);
+     CREATE TABLE block (id INTEGER PRIMARY KEY REFERENCES directory, data BLOB NOT NULL) STRICT;
+     -- Current records of up to 4,096 series from first_series on, encoded.
+     CREATE TABLE current (
+         first_series INTEGER PRIMARY KEY,
+         rows INTEGER NOT NULL,
+         checksum INTEGER NOT NULL,
+         data BLOB NOT NULL
+     ) STRICT;
+     -- Starts of the service: it was away from since_ms to time_ms.
+     CREATE TABLE event (
+         id INTEGER PRIMARY KEY,
+         time_ms INTEGER NOT NULL,
+         since_ms INTEGER NOT NULL,
+         clean INTEGER NOT NULL
+     ) STRICT;",
+)];
+
+const MIGRATIONS: Migrations<'_> = Migrations::from_slice(STEPS);
+
+/// The row of `meta`.
+pub(super) struct Meta {
+    pub(super) incarnation: Incarnation,
+    pub(super) flush_seq: u64,
+    pub(super) absorbed_seq: u64,
+    pub(super) active: Timestamp,
+}
+
+impl Meta {
+    pub(super) fn read(connection: &Connection) -> Result<Self, Error> {
+        let read = connection.query_row(
+            "SELECT incarnation, flush_seq, absorbed_seq, active_ms FROM meta",
+            [],
+            |row| {
+                Ok(Self {
+                    incarnation: Incarnation(row.get(0)?),
+                    flush_seq: row.get::<_, i64>(1)? as u64,
+                    absorbed_seq: row.get::<_, i64>(2)? as u64,
+                    active: Timestamp::from_ms(row.get(3)?),
+                })
+            },
+        );
+        read.map_err(error)
+    }
+}
+
+/// Brings the file to this version's form and notes the start.
+pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<(), Error> {
+    check_ours(connection)?;
+    MIGRATIONS.to_latest(connection).map_err(migration_error)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(error)?;
+    let change = connection.transaction().map_err(error)?;
+    let (incarnation, writer) = (Incarnation::random()?, Incarnation::random()?);
+    let made = change.execute(
+        "INSERT OR IGNORE INTO meta VALUES (1, ?1, ?2, 0, 0, ?3, 1)",
+        params![incarnation.0, writer.0, now.as_ms()],
+    );
+    if made.map_err(error)? == 0 {
+        change
+            .execute(
+                "INSERT INTO event (time_ms, since_ms, clean)
+                 SELECT ?1, active_ms, clean FROM meta WHERE active_ms < ?1",
+                [now.as_ms()],
+            )
+            .map_err(error)?;
+    }
+    change.commit().map_err(error)?;
+    set_active(connection, now, false)
+}
+
+/// Writes a sign of life; a clean one is the last before the file is closed.
+pub(super) fn set_active(
+    connection: &Connection,
+    now: Timestamp,
+    clean: bool,
+) -> Result<(), Error> {
+    connection
+        .execute("UPDATE meta SET active_ms = ?1, clean = ?2", params![now.as_ms(), clean])
+        .map(drop)
+        .map_err(error)
+}
+
+fn check_ours(connection: &Connection) -> Result<(), Error> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i32>(0)).map_err(error);
+    let id = number("PRAGMA application_id")?;
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    if id == APPLICATION_ID || (id == 0 && tables == 0) {
+        return Ok(());
+    }
+    Err(Error::Corrupt(format!(
+        "HEALTH_DB_PATH: the file is a database of another program (application_id {id:#x}); \
+         choose another file"
+    )))
+}
+
+fn migration_error(error: rusqlite_migration::Error) -> Error {
+    use rusqlite_migration::{Error as Migration, MigrationDefinitionError};
+    match error {
+        Migration::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => {
+            Error::Corrupt(
+                "HEALTH_DB_PATH: a newer healthd wrote the file; start that one, or choose another \
+                 file"
+                    .to_owned(),
+            )
+        }
+        Migration::RusqliteError { err, .. } => super::connect::error(err),
+        other => Error::Unavailable(format!("the file could not be brought up to date: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steps_are_sound() {
+        assert_eq!(MIGRATIONS.validate(), Ok(()));
+    }
+}

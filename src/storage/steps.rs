@@ -1,0 +1,70 @@
+//! Folds of several series merged to the steps of a query: what a scan collects.
+//!
+//! Folds are added in the order of arrival, since that decides `last` among equal times.
+
+use super::block::Rows;
+use model::{Fold, Merge, Range, SeriesId, Timestamp, Width};
+use std::sync::Arc;
+
+/// Per series, the folds of its steps in the order of time.
+#[derive(Debug)]
+pub struct Steps {
+    width: Width,
+    series: Arc<[SeriesId]>,
+    folds: Vec<Vec<(Timestamp, Fold)>>,
+    /// Where the series before was found: rows come in the order of series.
+    recent: usize,
+}
+
+impl Steps {
+    /// No folds yet. `series` must be in the order of ids, each once.
+    pub fn new(series: Arc<[SeriesId]>, width: Width) -> Self {
+        debug_assert!(series.is_sorted_by(|a, b| a < b));
+        let folds = vec![Vec::new(); series.len()];
+        Self { width, series, folds, recent: 0 }
+    }
+
+    /// Whether any of the series is between these, both included.
+    pub fn touches(&self, first: SeriesId, last: SeriesId) -> bool {
+        let from = self.series.partition_point(|series| *series < first);
+        self.series.get(from).is_some_and(|series| *series <= last)
+    }
+
+    /// Adds a fold whose bucket starts at `start`, if its series is wanted.
+    pub fn add(&mut self, series: SeriesId, start: Timestamp, fold: Fold) {
+        if self.series.get(self.recent) != Some(&series) {
+            match self.series.binary_search(&series) {
+                Ok(found) => self.recent = found,
+                Err(_) => return,
+            }
+        }
+        let step = self.width.truncate(start);
+        let folds = &mut self.folds[self.recent];
+        match folds.last_mut() {
+            Some((last, merged)) if *last == step => merged.merge(&fold),
+            Some((last, _)) if *last > step => {
+                match folds.binary_search_by_key(&step, |(time, _)| *time) {
+                    Ok(found) => folds[found].1.merge(&fold),
+                    Err(place) => folds.insert(place, (step, fold)),
+                }
+            }
+            _ => folds.push((step, fold)),
+        }
+    }
+
+    /// Adds those rows of a block that start in the range.
+    pub fn add_rows(&mut self, rows: Rows, range: Range) {
+        let Ok(()) = rows.try_for_each(|series, start, fold| {
+            if range.contains(start) {
+                self.add(series, start, fold);
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+    }
+
+    /// The series with their steps, in the order of the scan.
+    pub fn into_series(self) -> impl Iterator<Item = (SeriesId, Vec<(Timestamp, Fold)>)> {
+        let ids: Vec<SeriesId> = self.series.to_vec();
+        ids.into_iter().zip(self.folds)
+    }
+}
