@@ -163,11 +163,7 @@ impl Look {
         self.system.refresh_memory();
         if let Some(pid) = self.pid {
             let kind = ProcessRefreshKind::nothing().with_cpu().with_memory();
-            self.system.refresh_processes_specifics(
-                ProcessesToUpdate::Some(&[pid]),
-                false,
-                kind,
-            );
+            self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, kind);
         }
         if let Some(disks) = &mut self.disks {
             disks.refresh(true);
@@ -204,9 +200,8 @@ impl Look {
             figures.push(seen("host_cpu_percent", "percent", "CPU of the host; 100 is all", cpu));
         }
         if system.total_memory() > 0 {
-            let memory = |name, description, bytes: u64| {
-                seen(name, "bytes", description, bytes as f64)
-            };
+            let memory =
+                |name, description, bytes: u64| seen(name, "bytes", description, bytes as f64);
             figures.extend([
                 memory("host_memory_total_bytes", "Memory of the host", system.total_memory()),
                 memory("host_memory_used_bytes", "Memory in use", system.used_memory()),

@@ -93,8 +93,10 @@ impl Dictionary {
             Some(Entry::Wrong(problem)) => Err((**problem).clone()),
             Some(Entry::Vacant) | None => Err(Problem::new(
                 Reason::UndeclaredRef,
-                format!("ref {reference} was not declared; send it in `series` before or with its \
-                         first row"),
+                format!(
+                    "ref {reference} was not declared; send it in `series` before or with its \
+                         first row"
+                ),
             )),
         }
     }

@@ -135,7 +135,7 @@ impl Flusher {
             width,
             series: frozen.created(),
             counters: frozen.counters(),
-            rollings: frozen.rollings(width, now),
+            rollings: frozen.rollings(),
         };
         tokio::task::spawn_blocking(sort).await.expect("sorting does not panic")
     }

@@ -6,8 +6,8 @@
 use super::dictionary::{Declared, Dictionary};
 use super::rejection::{Problem, Reason, Rejection, Rejections};
 use super::{Engine, Error};
-use crate::storage::Durability;
 use crate::state::{Batch, Declaration, Outcome, Place, State, Targets, Value};
+use crate::storage::Durability;
 use model::{
     Kind, Rolling, SeriesKey, Timestamp, canonical_labels, check_increment, check_name, check_value,
 };
@@ -77,11 +77,7 @@ pub struct Stream {
 
 impl Default for Stream {
     fn default() -> Self {
-        Self {
-            dictionary: Dictionary::default(),
-            batch: State::batch(),
-            labels: String::new(),
-        }
+        Self { dictionary: Dictionary::default(), batch: State::batch(), labels: String::new() }
     }
 }
 
@@ -118,7 +114,10 @@ impl Window {
             )),
             Some(time) if time < self.oldest => Err(Problem::new(
                 Reason::TimeTooOld,
-                format!("time {time} is before {}, the oldest that HEALTH_RETENTION keeps", self.oldest),
+                format!(
+                    "time {time} is before {}, the oldest that HEALTH_RETENTION keeps",
+                    self.oldest
+                ),
             )),
             Some(time) => Ok(time),
         }
@@ -149,7 +148,8 @@ impl Engine {
         for declared in declared {
             let max_series = self.config.max_series;
             if let Err(problem) = stream.dictionary.declare(&self.state, max_series, &declared) {
-                receipt.warn(format!("series with ref {}: {}", declared.reference, problem.message));
+                receipt
+                    .warn(format!("series with ref {}: {}", declared.reference, problem.message));
             }
         }
         let mut refused = Rejections::default();
@@ -315,11 +315,8 @@ impl<'a, 'l> PlainTargets<'a, 'l> {
         let labels = before..self.labels.len();
         let name = sample.source.name;
         let hash = state.hash(SeriesKey { component, name, labels: &self.labels[labels.clone()] });
-        let declaration = Declaration {
-            kind,
-            unit: sample.source.unit,
-            description: sample.source.description,
-        };
+        let declaration =
+            Declaration { kind, unit: sample.source.unit, description: sample.source.description };
         batch.push(hash, self.targets.len() as u32, index as u32, time, value);
         self.targets.push(PlainTarget { component, name, labels, hash, declaration });
         Ok(())
@@ -371,7 +368,9 @@ impl Packed<'_> {
             return wrong(format!("packed: {folds} counts and {length} {name}; send as many"));
         }
         if times > 1 && times != refs {
-            return wrong(format!("packed: {times} times_ms for {refs} refs; send as many, 1 or 0"));
+            return wrong(format!(
+                "packed: {times} times_ms for {refs} refs; send as many, 1 or 0"
+            ));
         }
         Ok(())
     }

@@ -209,8 +209,7 @@ impl Engine {
         let recovered = storage.recover().await?;
         let width = config.retention.0.base_width();
         let seed = Seed { flush_seq: recovered.flush_seq, series: recovered.series };
-        let state =
-            Arc::new(State::new(seed, width, config.max_series, config.max_pending_bytes));
+        let state = Arc::new(State::new(seed, width, config.max_series, config.max_pending_bytes));
         let (flusher, flush) = Flusher::new(
             state.clone(),
             storage.clone(),

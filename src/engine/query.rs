@@ -82,8 +82,7 @@ impl Engine {
         after: Option<(&str, &str)>,
         limit: usize,
     ) -> Vec<MetricInfo> {
-        let selector =
-            Selector { component: component.map(str::to_owned), ..Selector::default() };
+        let selector = Selector { component: component.map(str::to_owned), ..Selector::default() };
         let mut metrics: BTreeMap<(Arc<str>, Arc<str>), Vec<Selected>> = BTreeMap::new();
         for selected in self.state.select(&selector) {
             let metric = &selected.series.metric;
@@ -133,10 +132,7 @@ impl Engine {
         selected.into_iter().filter(is_after).take(limit).map(info).collect()
     }
 
-    fn times(
-        &self,
-        places: impl Iterator<Item = crate::state::Place>,
-    ) -> (Timestamp, Timestamp) {
+    fn times(&self, places: impl Iterator<Item = crate::state::Place>) -> (Timestamp, Timestamp) {
         let width = self.config.retention.0.base_width();
         let (mut first, mut last) = (Timestamp::MAX, Timestamp::MIN);
         for current in places.map(|place| self.state.current(place)) {

@@ -86,9 +86,9 @@ impl Problem {
     pub(super) fn labels(error: &LabelsError) -> Self {
         let reason = match error {
             LabelsError::Name(..) => Reason::InvalidName,
-            LabelsError::TooMany(_)
-            | LabelsError::ValueTooLong(..)
-            | LabelsError::Control(..) => Reason::InvalidLabel,
+            LabelsError::TooMany(_) | LabelsError::ValueTooLong(..) | LabelsError::Control(..) => {
+                Reason::InvalidLabel
+            }
         };
         Self::new(reason, format!("labels: {error}"))
     }

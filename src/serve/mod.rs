@@ -102,12 +102,8 @@ impl Doors {
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-        let services = [
-            "",
-            "healthd.v1.IngestService",
-            "healthd.v1.QueryService",
-            "healthd.v1.AdminService",
-        ];
+        let services =
+            ["", "healthd.v1.IngestService", "healthd.v1.QueryService", "healthd.v1.AdminService"];
         for service in services {
             health.set_service_status(service, ServingStatus::Serving).await;
         }

@@ -41,11 +41,14 @@ impl Page {
         };
         let after = match token {
             "" => None,
-            token => Some(read_token(token, &request).ok_or_else(|| Error::Invalid {
-                field: "page_token",
-                message: "does not continue this request; send next_page_token of its last page \
+            token => Some(read_token(token, &request).ok_or_else(|| {
+                Error::Invalid {
+                    field: "page_token",
+                    message:
+                        "does not continue this request; send next_page_token of its last page \
                           with the rest as it was, or none to start again"
-                    .to_owned(),
+                            .to_owned(),
+                }
             })?),
         };
         Ok(Self { size, after, request })

@@ -45,12 +45,7 @@ pub(super) fn invalid(field: &str, message: String) -> Status {
     Status::with_error_details(Code::InvalidArgument, format!("{field}: {message}"), details)
 }
 
-fn with(
-    code: Code,
-    message: impl Into<String>,
-    reason: &str,
-    retry: Option<Duration>,
-) -> Status {
+fn with(code: Code, message: impl Into<String>, reason: &str, retry: Option<Duration>) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, []);
     if retry.is_some() {
         details.set_retry_info(retry);

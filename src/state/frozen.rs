@@ -52,18 +52,9 @@ impl Frozen {
         merged(self.parts.iter().map(|part| &*part.counters))
     }
 
-    /// The rolling metrics' folds in the order of (series, start), each bucket once. A single
-    /// observation whose bucket is over by `now` takes its bucket's start as its time: times are
-    /// kept at the base width, except where several observations need an order.
-    pub fn rollings(&self, width: model::Width, now: Timestamp) -> Vec<Row<Rolling>> {
-        let mut rows = merged(self.parts.iter().map(|part| &*part.rollings));
-        let open = width.truncate(now);
-        for row in &mut rows {
-            if row.fold.count == 1 && row.start < open {
-                row.fold.last_time = row.start;
-            }
-        }
-        rows
+    /// The rolling metrics' folds, likewise.
+    pub fn rollings(&self) -> Vec<Row<Rolling>> {
+        merged(self.parts.iter().map(|part| &*part.rollings))
     }
 
     /// The series that this generation is the first to hold, in the order of their ids.

@@ -312,7 +312,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a column of exactly so many numbers.
-    pub(super) fn column<T: Number + Default>(&mut self, rows: usize) -> Result<Vec<T>, BlockError> {
+    pub(super) fn column<T: Number + Default>(
+        &mut self,
+        rows: usize,
+    ) -> Result<Vec<T>, BlockError> {
         let length = usize::try_from(self.varint()?).map_err(|_| BlockError::Short)?;
         let bytes = self.take(length)?;
         let mut numbers = vec![T::default(); rows];

@@ -24,9 +24,7 @@ fn special() -> impl Strategy<Value = f64> {
     ]
 }
 
-fn rows<F: std::fmt::Debug>(
-    fold: impl Strategy<Value = F>,
-) -> impl Strategy<Value = Vec<Row<F>>> {
+fn rows<F: std::fmt::Debug>(fold: impl Strategy<Value = F>) -> impl Strategy<Value = Vec<Row<F>>> {
     let key = (0u64..1 << 40, -4_000_000_000i64..4_000_000_000);
     proptest::collection::vec((key, fold), 1..200).prop_map(|rows| {
         let mut rows: Vec<Row<F>> = rows

@@ -1,1 +1,322 @@
-//! x
+//! What every storage must do, as tests that run against each of them.
+//!
+//! The oracle is a plain map of what was committed.
+
+use super::{Commit, Error, Flush, Scan, Storage};
+use async_trait::async_trait;
+use model::{Counter, Current, Fold, Kind, Labels, Merge, Metric, Range, Rolling, Row};
+use model::{Series, SeriesId, Timestamp, Width};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A storage that can be closed and opened again, where that keeps anything.
+#[async_trait]
+pub(super) trait Fixture: Sync {
+    /// The storage.
+    fn storage(&self) -> &dyn Storage;
+    /// Closes it cleanly and opens it again.
+    async fn reopen(&mut self);
+}
+
+pub(super) const WIDTH: Width = Width::from_secs(1);
+
+pub(super) fn at(secs: i64) -> Timestamp {
+    Timestamp::from_ms(secs * 1000)
+}
+
+/// A series of its own metric: even ordinals are counters.
+pub(super) fn series(component: u32, ordinal: u32) -> Arc<Series> {
+    let kind = if ordinal.is_multiple_of(2) { Kind::Counter } else { Kind::Rolling };
+    let metric = Metric {
+        component: format!("component{component}").into(),
+        name: format!("metric{ordinal}").into(),
+        kind,
+        unit: "bytes".into(),
+        description: format!("number {ordinal}").into(),
+    };
+    let place = ordinal.to_string();
+    let labels = Labels::new([("place", place.as_str()), ("zone", "ä b")].into_iter()).unwrap();
+    let id = SeriesId::new(component, ordinal);
+    Arc::new(Series { id, metric: Arc::new(metric), labels })
+}
+
+/// A flush of these series and folds, put in order and merged as the state does it.
+pub(super) fn flush(seq: u64, new: &[Arc<Series>], folds: &[(SeriesId, i64, Fold)]) -> Arc<Flush> {
+    let mut flush = Flush {
+        seq,
+        now: at(0),
+        width: WIDTH,
+        series: new.to_vec(),
+        counters: Vec::new(),
+        rollings: Vec::new(),
+    };
+    for ((series, secs), fold) in merged(folds.iter().copied()) {
+        let start = at(secs);
+        match fold {
+            Fold::Counter(fold) => flush.counters.push(Row { series, start, fold }),
+            Fold::Rolling(fold) => flush.rollings.push(Row { series, start, fold }),
+        }
+    }
+    Arc::new(flush)
+}
+
+fn merged(folds: impl Iterator<Item = (SeriesId, i64, Fold)>) -> BTreeMap<(SeriesId, i64), Fold> {
+    let mut merged: BTreeMap<(SeriesId, i64), Fold> = BTreeMap::new();
+    for (series, secs, fold) in folds {
+        merged.entry((series, secs)).and_modify(|before| before.merge(&fold)).or_insert(fold);
+    }
+    merged
+}
+
+pub(super) fn grew(sum: f64) -> Fold {
+    Fold::Counter(Counter { sum })
+}
+
+pub(super) fn seen(value: f64, ms: i64) -> Fold {
+    Fold::Rolling(Rolling::one(value, Timestamp::from_ms(ms)))
+}
+
+pub(super) async fn commit(storage: &dyn Storage, flush: Arc<Flush>) {
+    let outcome = storage.commit(flush).await;
+    assert!(matches!(outcome, Commit::Committed), "{outcome:?}");
+}
+
+/// Reads all of these series in a range, merged to the step.
+pub(super) async fn read(
+    storage: &dyn Storage,
+    series: &BTreeSet<SeriesId>,
+    range: Range,
+    step: Width,
+) -> BTreeMap<(SeriesId, i64), Fold> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let scan = Scan { series: series.iter().copied().collect(), range, step, deadline };
+    let scanned = storage.scan(scan).await.unwrap();
+    let mut folds = BTreeMap::new();
+    for (id, steps) in scanned.steps.into_series() {
+        for (time, fold) in steps {
+            let twice = folds.insert((id, time.as_ms() / 1000), fold);
+            assert_eq!(twice, None, "a step stands once");
+        }
+    }
+    folds
+}
+
+const ALWAYS: Range = Range::new(Timestamp::from_ms(-1 << 50), Timestamp::from_ms(1 << 50));
+
+pub(super) async fn what_was_committed_is_read_back(fixture: &mut dyn Fixture) {
+    let (counter, rolling) = (series(1, 0), series(1, 1));
+    let folds = [
+        (counter.id, 10, grew(1.0)),
+        (counter.id, 11, grew(0.0)),
+        (rolling.id, 10, seen(-2.5, 10_400)),
+        (rolling.id, 10, seen(7.0, 10_600)),
+    ];
+    commit(fixture.storage(), flush(1, &[counter.clone(), rolling.clone()], &folds)).await;
+    commit(fixture.storage(), flush(2, &[], &[(counter.id, 10, grew(2.0))])).await;
+    let ids = BTreeSet::from([counter.id, rolling.id]);
+    let expected = merged(folds.into_iter().chain([(counter.id, 10, grew(2.0))]));
+    assert_eq!(read(fixture.storage(), &ids, ALWAYS, WIDTH).await, expected);
+    fixture.reopen().await;
+    assert_eq!(read(fixture.storage(), &ids, ALWAYS, WIDTH).await, expected);
+    let recovered = fixture.storage().recover().await.unwrap();
+    assert_eq!(recovered.flush_seq, 2);
+    let current = |value, first: i64, last_ms| Current {
+        value,
+        first_time: at(first),
+        last_time: Timestamp::from_ms(last_ms),
+    };
+    let expected = [
+        ((*counter).clone(), current(3.0, 10, 11_000)),
+        ((*rolling).clone(), current(7.0, 10, 10_600)),
+    ];
+    assert_eq!(recovered.series, expected);
+}
+
+pub(super) async fn a_flush_counts_once_however_often_it_is_committed(fixture: &mut dyn Fixture) {
+    let counter = series(1, 0);
+    let first = flush(1, &[counter.clone()], &[(counter.id, 5, grew(10.0))]);
+    for _ in 0..3 {
+        commit(fixture.storage(), first.clone()).await;
+    }
+    fixture.reopen().await;
+    fixture.storage().recover().await.unwrap();
+    commit(fixture.storage(), first).await;
+    assert_eq!(fixture.storage().committed().await.unwrap(), 1);
+    let ids = BTreeSet::from([counter.id]);
+    let folds = read(fixture.storage(), &ids, ALWAYS, WIDTH).await;
+    assert_eq!(folds, BTreeMap::from([((counter.id, 5), grew(10.0))]));
+}
+
+pub(super) async fn a_flush_that_cannot_be_right_is_refused_whole(fixture: &mut dyn Fixture) {
+    let (counter, absent) = (series(1, 0), series(2, 0));
+    let storage = fixture.storage();
+    commit(storage, flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))])).await;
+    for wrong in [
+        flush(3, &[], &[(counter.id, 5, grew(1.0))]),
+        flush(2, &[], &[(counter.id, 5, grew(1.0)), (absent.id, 5, grew(1.0))]),
+    ] {
+        let outcome = storage.commit(wrong).await;
+        assert!(matches!(outcome, Commit::NotCommitted(Error::Invalid(_))), "{outcome:?}");
+    }
+    commit(storage, flush(2, &[absent.clone()], &[(absent.id, 6, grew(4.0))])).await;
+    let folds = read(storage, &BTreeSet::from([counter.id, absent.id]), ALWAYS, WIDTH).await;
+    let expected = [((counter.id, 5), grew(1.0)), ((absent.id, 6), grew(4.0))];
+    assert_eq!(folds, BTreeMap::from(expected));
+}
+
+pub(super) async fn a_range_holds_the_folds_that_start_in_it(fixture: &mut dyn Fixture) {
+    let counter = series(1, 0);
+    let folds: Vec<_> = (0..30).map(|secs| (counter.id, secs, grew(1.0))).collect();
+    let storage = fixture.storage();
+    commit(storage, flush(1, &[counter.clone()], &folds)).await;
+    let ids = BTreeSet::from([counter.id]);
+    let range = Range::new(at(5), at(25));
+    let by_ten = read(storage, &ids, range, Width::from_secs(10)).await;
+    let expected = [(0, 5.0), (10, 10.0), (20, 5.0)];
+    let expected = expected.map(|(secs, sum)| ((counter.id, secs), grew(sum)));
+    assert_eq!(by_ten, BTreeMap::from(expected));
+    assert_eq!(storage.extent(range).await.unwrap().widest, Some(WIDTH));
+    let nothing = storage.extent(Range::new(at(30), at(40))).await.unwrap();
+    assert_eq!(nothing.widest, None);
+}
+
+pub(super) async fn a_passed_deadline_ends_a_scan(fixture: &mut dyn Fixture) {
+    let counter = series(1, 0);
+    let storage = fixture.storage();
+    commit(storage, flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))])).await;
+    let scan = Scan {
+        series: Arc::new([counter.id]),
+        range: ALWAYS,
+        step: WIDTH,
+        deadline: Instant::now(),
+    };
+    let outcome = storage.scan(scan).await;
+    assert!(matches!(outcome, Err(Error::Deadline)), "{outcome:?}");
+}
+
+/// A step of a random history.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Flush(Vec<(u32, i64, u32)>),
+    Reopen,
+    Maintain,
+    Read { from: i64, span: i64, step: i64 },
+}
+
+pub(super) fn history() -> impl Strategy<Value = Vec<Step>> {
+    let fold = (0u32..6, -5i64..40, 0u32..1000);
+    let step = prop_oneof![
+        6 => proptest::collection::vec(fold, 1..20).prop_map(Step::Flush),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Maintain),
+        3 => (-5i64..40, 1i64..60, 1i64..20)
+            .prop_map(|(from, span, step)| Step::Read { from, span, step }),
+    ];
+    proptest::collection::vec(step, 1..24)
+}
+
+/// Runs a history and compares every answer with that of a plain map.
+pub(super) async fn any_history_reads_as_the_oracle_says(
+    fixture: &mut dyn Fixture,
+    history: Vec<Step>,
+) {
+    let all: Vec<Arc<Series>> = (0..6).map(|n| series(1 + n / 3, n % 3)).collect();
+    let mut known: BTreeSet<SeriesId> = BTreeSet::new();
+    let mut oracle: Vec<(SeriesId, i64, Fold)> = Vec::new();
+    let mut seq = 0;
+    for (number, step) in history.into_iter().enumerate() {
+        match step {
+            Step::Flush(folds) => {
+                seq += 1;
+                let mut new = Vec::new();
+                let mut ready = Vec::new();
+                for (n, secs, value) in folds {
+                    let series = &all[n as usize];
+                    let fold = match series.metric.kind {
+                        Kind::Counter => grew(f64::from(value)),
+                        Kind::Rolling => seen(f64::from(value), secs * 1000 + i64::from(value)),
+                    };
+                    // Ids of a component come in order, so those below come with it.
+                    for before in 0..=series.id.ordinal() {
+                        let before = &all[(n - n % 3 + before) as usize];
+                        if known.insert(before.id) {
+                            new.push(before.clone());
+                            let zero = match before.metric.kind {
+                                Kind::Counter => grew(0.0),
+                                Kind::Rolling => seen(0.0, secs * 1000),
+                            };
+                            ready.push((before.id, secs, zero));
+                        }
+                    }
+                    ready.push((series.id, secs, fold));
+                }
+                new.sort_by_key(|series| series.id);
+                commit(fixture.storage(), flush(seq, &new, &ready)).await;
+                oracle.extend(merged(ready.into_iter()).into_iter().map(|((s, t), f)| (s, t, f)));
+            }
+            Step::Reopen => {
+                fixture.reopen().await;
+                let recovered = fixture.storage().recover().await.unwrap();
+                assert_eq!(recovered.flush_seq, seq);
+                let mut currents: BTreeMap<SeriesId, Current> = BTreeMap::new();
+                for (id, secs, fold) in &oracle {
+                    currents.entry(*id).or_default().merge(at(*secs), fold);
+                }
+                let found = recovered.series.into_iter().map(|(series, c)| (series.id, c));
+                assert_eq!(found.collect::<BTreeMap<_, _>>(), currents);
+            }
+            Step::Maintain => {
+                fixture.storage().maintain(at(1000 * number as i64)).await.unwrap();
+            }
+            Step::Read { from, span, step } => {
+                let (range, step) = (Range::new(at(from), at(from + span)), Width::from_secs(step));
+                let found = read(fixture.storage(), &known, range, step).await;
+                let inside = oracle.iter().filter(|(_, secs, _)| range.contains(at(*secs)));
+                let stepped = inside
+                    .map(|(id, secs, fold)| (*id, step.truncate(at(*secs)).as_ms() / 1000, *fold));
+                assert_eq!(found, merged(stepped));
+            }
+        }
+    }
+}
+
+/// The suite for one storage: each promise with a fixture of its own.
+macro_rules! suite {
+    ($make:expr, $($promise:ident),+ $(,)?) => {
+        $(#[tokio::test]
+        async fn $promise() {
+            let mut fixture = $make.await;
+            crate::storage::conformance::$promise(&mut fixture).await;
+        })+
+
+        proptest::proptest! {
+            #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+            #[test]
+            fn any_history_reads_as_the_oracle_says(
+                history in crate::storage::conformance::history()
+            ) {
+                let runtime = tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(1).enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let mut fixture = $make.await;
+                    crate::storage::conformance::any_history_reads_as_the_oracle_says(
+                        &mut fixture, history,
+                    ).await;
+                });
+            }
+        }
+    };
+    ($make:expr) => {
+        crate::storage::conformance::suite!(
+            $make,
+            what_was_committed_is_read_back,
+            a_flush_counts_once_however_often_it_is_committed,
+            a_flush_that_cannot_be_right_is_refused_whole,
+            a_range_holds_the_folds_that_start_in_it,
+            a_passed_deadline_ends_a_scan,
+        );
+    };
+}
+pub(super) use suite;

@@ -176,3 +176,7 @@ impl Inner {
 fn overlaps(block: &Block, range: Range) -> bool {
     block.bounds.first < range.end && range.start <= block.bounds.last
 }
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

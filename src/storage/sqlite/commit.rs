@@ -21,9 +21,8 @@ pub(super) fn commit(
 ) -> Result<(), Error> {
     let change =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
-    let flush_seq: i64 = change
-        .query_row("SELECT flush_seq FROM meta", [], |row| row.get(0))
-        .map_err(error)?;
+    let flush_seq: i64 =
+        change.query_row("SELECT flush_seq FROM meta", [], |row| row.get(0)).map_err(error)?;
     if flush.seq <= flush_seq as u64 {
         return Ok(());
     }

@@ -115,9 +115,7 @@ impl Pools {
     pub(super) async fn close(&self) -> Result<(), Error> {
         self.readers.close();
         let checkpoint = |connection: &mut Connection| {
-            connection
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-                .map_err(error)
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(error)
         };
         self.write(checkpoint).await?;
         self.writer.close();
@@ -205,14 +203,15 @@ pub(super) fn error(error: rusqlite::Error) -> Error {
 
 /// Whether a failed COMMIT is known to have changed nothing.
 pub(super) fn was_rolled_back(error: &rusqlite::Error) -> bool {
-    let certain =
-        [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED, ffi::SQLITE_FULL, ffi::SQLITE_CONSTRAINT];
+    let certain = [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED, ffi::SQLITE_FULL, ffi::SQLITE_CONSTRAINT];
     error.sqlite_error().is_some_and(|error| certain.contains(&(error.extended_code & 0xff)))
 }
 
 fn pool_error(error: PoolError) -> Error {
     match error {
-        PoolError::Backend(backend) => self::error(backend),
+        PoolError::Backend(backend) | PoolError::PostCreateHook(HookError::Backend(backend)) => {
+            self::error(backend)
+        }
         other => Error::Unavailable(format!("no connection to the database: {other}")),
     }
 }

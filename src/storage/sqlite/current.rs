@@ -57,9 +57,7 @@ pub(super) fn absorb(connection: &mut Connection, meta: &Meta) -> Result<(), Err
     for (first, records) in &spans {
         write_row(&change, *first, records).map_err(error)?;
     }
-    change
-        .execute("UPDATE meta SET absorbed_seq = ?1", [meta.flush_seq as i64])
-        .map_err(error)?;
+    change.execute("UPDATE meta SET absorbed_seq = ?1", [meta.flush_seq as i64]).map_err(error)?;
     change.commit().map_err(error)
 }
 
@@ -99,11 +97,7 @@ fn for_each_flushed(
 }
 
 /// Columns: series u64, value f64, first_ms i64, last_ms i64; each as in a block.
-fn write_row(
-    connection: &Connection,
-    first: SeriesId,
-    records: &Records,
-) -> rusqlite::Result<()> {
+fn write_row(connection: &Connection, first: SeriesId, records: &Records) -> rusqlite::Result<()> {
     let mut records: Vec<(&SeriesId, &Current)> = records.iter().collect();
     records.sort_unstable_by_key(|(id, _)| **id);
     let mut data = Vec::new();
@@ -135,8 +129,7 @@ fn read_row(row: &rusqlite::Row<'_>, records: &mut Records) -> Result<(), Error>
         let lasts: Vec<i64> = reader.column(rows)?;
         Ok((ids, values, firsts, lasts))
     };
-    let (ids, values, firsts, lasts) =
-        read().map_err(|_: BlockError| damaged())?;
+    let (ids, values, firsts, lasts) = read().map_err(|_: BlockError| damaged())?;
     for (place, id) in ids.into_iter().enumerate() {
         let current = Current {
             value: values[place],

@@ -54,22 +54,13 @@ fn directory(connection: &Connection, scan: &Scan) -> rusqlite::Result<Vec<Entry
     ];
     let entries = statement.query_map(bounds, |row| {
         let series = |column| row.get::<_, i64>(column).map(|id| SeriesId::from_u64(id as u64));
-        Ok(Entry {
-            id: row.get(0)?,
-            first: series(1)?,
-            last: series(2)?,
-            checksum: row.get(3)?,
-        })
+        Ok(Entry { id: row.get(0)?, first: series(1)?, last: series(2)?, checksum: row.get(3)? })
     })?;
     entries.collect()
 }
 
 /// Reads, checks and decodes one block.
-pub(super) fn read_block(
-    connection: &Connection,
-    id: i64,
-    checksum: u32,
-) -> Result<Rows, Error> {
+pub(super) fn read_block(connection: &Connection, id: i64, checksum: u32) -> Result<Rows, Error> {
     let mut statement =
         connection.prepare_cached("SELECT data FROM block WHERE id = ?1").map_err(error)?;
     let decode = |row: &rusqlite::Row<'_>| {

@@ -1,1 +1,185 @@
-//! x
+//! The conformance suite on SQLite, and what only a file can get wrong.
+
+use super::*;
+use crate::storage::conformance::{self, Fixture, at, commit, flush, grew, read, series};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+struct File {
+    directory: tempfile::TempDir,
+    storage: Option<Sqlite>,
+}
+
+async fn open(directory: &Path, now: i64) -> Result<Sqlite, Error> {
+    Sqlite::open(&Config { db_path: directory.join("health.db") }, at(now)).await
+}
+
+async fn fixture() -> File {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = open(directory.path(), 0).await.unwrap();
+    storage.recover().await.unwrap();
+    File { directory, storage: Some(storage) }
+}
+
+impl File {
+    fn plain(&self) -> Connection {
+        Connection::open(self.directory.path().join("health.db")).unwrap()
+    }
+
+    async fn close(&mut self, now: i64) {
+        self.storage.take().unwrap().close(at(now)).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Fixture for File {
+    fn storage(&self) -> &dyn Storage {
+        self.storage.as_ref().unwrap()
+    }
+
+    async fn reopen(&mut self) {
+        self.close(1).await;
+        let storage = open(self.directory.path(), 2).await.unwrap();
+        storage.recover().await.unwrap();
+        self.storage = Some(storage);
+    }
+}
+
+conformance::suite!(fixture());
+
+#[tokio::test]
+async fn what_is_committed_was_synced() {
+    let fixture = fixture().await;
+    let pragma = |name: &'static str| {
+        let read = move |connection: &mut Connection| {
+            connection
+                .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+                .map_err(connect::error)
+        };
+        fixture.storage.as_ref().unwrap().pools.write(read)
+    };
+    assert_eq!(pragma("synchronous").await.unwrap(), 2);
+    assert_eq!(pragma("auto_vacuum").await.unwrap(), 2);
+    assert_eq!(pragma("mmap_size").await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn a_second_service_on_the_same_file_is_refused() {
+    let fixture = fixture().await;
+    let error = open(fixture.directory.path(), 0).await.err().unwrap().to_string();
+    assert!(error.contains("another healthd has"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_of_another_program_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("health.db");
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
+    let error = open(directory.path(), 0).await.err().unwrap();
+    assert!(matches!(&error, Error::Corrupt(text) if text.contains("another program")), "{error}");
+    std::fs::write(&path, b"no database at all, but long enough to have a header of one").unwrap();
+    let error = open(directory.path(), 0).await.err().unwrap();
+    assert!(matches!(&error, Error::Corrupt(text) if text.contains("HEALTH_DB_PATH")), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_healthd_is_left_alone() {
+    let mut fixture = fixture().await;
+    fixture.close(1).await;
+    fixture.plain().pragma_update(None, "user_version", 99).unwrap();
+    let error = open(fixture.directory.path(), 2).await.err().unwrap();
+    assert!(matches!(&error, Error::Corrupt(text) if text.contains("newer healthd")), "{error}");
+}
+
+#[tokio::test]
+async fn the_incarnation_outlives_a_restart() {
+    let mut fixture = fixture().await;
+    let first = fixture.storage().recover().await.unwrap().incarnation;
+    fixture.reopen().await;
+    assert_eq!(fixture.storage().recover().await.unwrap().incarnation, first);
+}
+
+#[tokio::test]
+async fn a_range_tells_when_the_service_was_away_and_whether_it_crashed() {
+    let mut fixture = fixture().await;
+    fixture.close(100).await;
+    fixture.storage = Some(open(fixture.directory.path(), 200).await.unwrap());
+    // Dropped without a close: as after a SIGKILL.
+    fixture.storage = None;
+    fixture.storage = Some(open(fixture.directory.path(), 300).await.unwrap());
+    let extent = fixture.storage().extent(Range::new(at(150), at(1000))).await.unwrap();
+    let gap = |from, to, missing| Gap { range: Range::new(at(from), at(to)), missing };
+    assert_eq!(extent.gaps, [gap(150, 200, Missing::Down), gap(200, 300, Missing::Crashed)]);
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_an_error_and_never_an_answer() {
+    let fixture = fixture().await;
+    let counter = series(1, 0);
+    commit(fixture.storage(), flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))])).await;
+    fixture
+        .plain()
+        .execute("UPDATE block SET data = zeroblob(length(data))", [])
+        .unwrap();
+    let scan = Scan {
+        series: Arc::new([counter.id]),
+        range: Range::new(at(0), at(10)),
+        step: conformance::WIDTH,
+        deadline: std::time::Instant::now() + std::time::Duration::from_secs(10),
+    };
+    let error = fixture.storage().scan(scan).await.unwrap_err();
+    assert!(matches!(&error, Error::Corrupt(text) if text.contains("block 1")), "{error}");
+}
+
+#[tokio::test]
+async fn current_records_are_absorbed_and_add_up_with_what_came_after() {
+    let mut fixture = fixture().await;
+    let counter = series(1, 0);
+    commit(fixture.storage(), flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))])).await;
+    for seq in 2..=ABSORB_FLUSHES + 3 {
+        commit(fixture.storage(), flush(seq, &[], &[(counter.id, 5, grew(1.0))])).await;
+        fixture.storage().maintain(at(0)).await.unwrap();
+    }
+    let absorbed: i64 =
+        fixture.plain().query_row("SELECT absorbed_seq FROM meta", [], |row| row.get(0)).unwrap();
+    assert_eq!(absorbed, ABSORB_FLUSHES as i64);
+    fixture.storage = None;
+    fixture.storage = Some(open(fixture.directory.path(), 9).await.unwrap());
+    let recovered = fixture.storage().recover().await.unwrap();
+    assert_eq!(recovered.series[0].1.value, (ABSORB_FLUSHES + 3) as f64);
+}
+
+#[tokio::test]
+async fn a_dropped_read_ends_and_leaves_its_connection_usable() {
+    let fixture = fixture().await;
+    let pools = &fixture.storage.as_ref().unwrap().pools;
+    let endless = |connection: &mut Connection| {
+        let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+                     SELECT max(i) FROM n";
+        connection.query_row(count, [], |_| Ok(())).map_err(connect::error)
+    };
+    let soon = std::time::Duration::from_millis(20);
+    for _ in 0..16 {
+        let ended = tokio::time::timeout(soon, pools.read(endless)).await;
+        assert!(ended.is_err(), "the read is endless");
+    }
+    let deadline = std::time::Instant::now() + soon;
+    let ended = pools.read_until(deadline, endless).await;
+    assert!(matches!(ended, Err(Error::Deadline)), "{ended:?}");
+    let ids = BTreeSet::from([series(1, 0).id]);
+    read(fixture.storage(), &ids, Range::new(at(0), at(1)), conformance::WIDTH).await;
+}
+
+#[tokio::test]
+async fn a_locked_file_is_not_committed_and_the_next_attempt_is() {
+    let fixture = fixture().await;
+    let counter = series(1, 0);
+    let flush = flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))]);
+    let other = fixture.plain();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let outcome = fixture.storage().commit(flush.clone()).await;
+    assert!(matches!(outcome, Commit::NotCommitted(Error::Unavailable(_))), "{outcome:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    commit(fixture.storage(), flush).await;
+    assert_eq!(fixture.storage().committed().await.unwrap(), 1);
+}
