@@ -52,6 +52,8 @@ impl Sqlite {
     pub async fn open(config: &Config, now: Timestamp) -> Result<Self, Error> {
         connect::check_version()?;
         let path = config.db_path.clone();
+        // Before anything is set: even a pragma changes a file.
+        schema::check_ours(&path)?;
         let lock = connect::lock(&path)?;
         let pools = Pools::new(&path)?;
         pools.write(move |connection| schema::prepare(connection, now)).await?;

@@ -6,8 +6,9 @@
 use super::super::{Error, Incarnation};
 use super::connect::error;
 use model::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OpenFlags, params};
 use rusqlite_migration::{M, Migrations};
+use std::path::Path;
 
 /// "hlth": tells our files from others'.
 const APPLICATION_ID: i32 = 0x686c_7468;
@@ -105,7 +106,6 @@ impl Meta {
 
 /// Brings the file to this version's form and notes the start.
 pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<(), Error> {
-    check_ours(connection)?;
     MIGRATIONS.to_latest(connection).map_err(migration_error)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(error)?;
     let change = connection.transaction().map_err(error)?;
@@ -139,7 +139,13 @@ pub(super) fn set_active(
         .map_err(error)
 }
 
-fn check_ours(connection: &Connection) -> Result<(), Error> {
+/// Refuses a file that another program made. One that is absent or empty may become ours.
+pub(super) fn check_ours(path: &Path) -> Result<(), Error> {
+    if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(error)?;
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i32>(0)).map_err(error);
     let id = number("PRAGMA application_id")?;
     let tables = number("SELECT count(*) FROM sqlite_schema")?;

@@ -75,8 +75,10 @@ async fn a_file_of_another_program_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("health.db");
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
+    let before = std::fs::read(&path).unwrap();
     let error = open(directory.path(), 0).await.err().unwrap();
     assert!(matches!(&error, Error::Corrupt(text) if text.contains("another program")), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
     std::fs::write(&path, b"no database at all, but long enough to have a header of one").unwrap();
     let error = open(directory.path(), 0).await.err().unwrap();
     assert!(matches!(&error, Error::Corrupt(text) if text.contains("HEALTH_DB_PATH")), "{error}");
@@ -117,10 +119,7 @@ async fn a_damaged_block_is_an_error_and_never_an_answer() {
     let fixture = fixture().await;
     let counter = series(1, 0);
     commit(fixture.storage(), flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))])).await;
-    fixture
-        .plain()
-        .execute("UPDATE block SET data = zeroblob(length(data))", [])
-        .unwrap();
+    fixture.plain().execute("UPDATE block SET data = zeroblob(length(data))", []).unwrap();
     let scan = Scan {
         series: Arc::new([counter.id]),
         range: Range::new(at(0), at(10)),
