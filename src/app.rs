@@ -51,7 +51,7 @@ impl App {
     /// Runs until told to stop, or until a part ends by itself. Err says what went wrong, and what
     /// was lost.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let (stop_doors, stop_flush) = (stop.child_token(), CancellationToken::new());
+        let (stop_doors, stop_flush) = (CancellationToken::new(), CancellationToken::new());
         let mut doors = JoinSet::new();
         doors.spawn(self.doors.run(self.engine.clone(), stop_doors.clone()));
         let mut flush = JoinSet::new();

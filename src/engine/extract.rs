@@ -196,6 +196,9 @@ fn choose_step(request: &Extract, range: Range, tier: Width) -> Result<Width, Er
 impl Extraction {
     /// Reads the next series. None when all are read, or the bound on points is reached.
     pub async fn next(&mut self) -> Result<Option<Vec<Points>>, Error> {
+        if Instant::now() >= self.deadline {
+            return Err(Error::Deadline);
+        }
         if self.points >= self.engine.config.max_extract_points {
             self.omitted = self.selected.len() as u64;
             self.selected = Vec::new().into_iter();

@@ -78,7 +78,7 @@ impl Flusher {
     /// Flushes at the interval or when asked, until told to stop; then takes no more samples in,
     /// flushes what is left and closes the storage.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
-        let mut tick = tokio::time::interval(self.interval);
+        let mut tick = tokio::time::interval_at(Instant::now() + self.interval, self.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

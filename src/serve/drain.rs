@@ -50,23 +50,29 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let standard = request.uri().path().starts_with("/grpc.");
+        if !standard {
+            return Box::pin(self.inner.call(request));
+        }
         let stop = self.draining.stop.clone();
-        let answer = self.inner.call(request);
+        // Both ways: a service that reflects goes on as long as it is asked.
+        let answer = self.inner.call(request.map(|body| until(body, &stop, None)));
         Box::pin(async move {
-            let answer = answer.await?;
-            if !standard {
-                return Ok(answer);
-            }
-            let stopped = Box::pin(stop.cancelled_owned());
-            Ok(answer.map(|body| Body::new(Until { body: Some(body), stopped })))
+            let status = tonic::Status::from(crate::engine::Error::Stopping);
+            Ok(answer.await?.map(|body| until(body, &stop, Some(status))))
         })
     }
 }
 
-/// A body that ends when the server stops.
+/// The body, ended when the server stops, with the status if there is one.
+fn until(body: Body, stop: &CancellationToken, status: Option<tonic::Status>) -> Body {
+    let stopped = Box::pin(stop.clone().cancelled_owned());
+    Body::new(Until { body: Some(body), stopped, status })
+}
+
 struct Until {
     body: Option<Body>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    status: Option<tonic::Status>,
 }
 
 impl http_body::Body for Until {
@@ -83,11 +89,10 @@ impl http_body::Body for Until {
         }
         std::task::ready!(self.stopped.as_mut().poll(context));
         self.body = None;
-        let status = tonic::Status::from(crate::engine::Error::Stopping);
         let mut trailers = http::HeaderMap::new();
-        match status.add_header(&mut trailers) {
-            Ok(()) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            Err(_) => Poll::Ready(None),
+        match self.status.take().map(|status| status.add_header(&mut trailers)) {
+            Some(Ok(())) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Some(Err(_)) | None => Poll::Ready(None),
         }
     }
 
@@ -96,6 +101,7 @@ impl http_body::Body for Until {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint)
+        // Less may come than the body has.
+        SizeHint::default()
     }
 }

@@ -23,6 +23,8 @@ use tonic::{Request, Response, Status, Streaming};
 const ACK_EVERY: Duration = Duration::from_millis(10);
 /// or so many requests.
 const ACK_REQUESTS: u64 = 64;
+/// How long a client has to see the end of its stream and stop sending.
+const DISCARD_FOR: Duration = Duration::from_secs(1);
 /// Acks that wait for a slow client.
 const ACKS_AHEAD: usize = 8;
 /// The most warnings of an ack.
@@ -121,6 +123,8 @@ impl Conversation {
         }
         if let End::Failed(status) = end {
             drop(answers.send(Err(status)).await);
+            drop((answers, self));
+            discard(requests).await;
         }
     }
 
@@ -210,6 +214,13 @@ impl Conversation {
     }
 }
 
+/// Reads on for a moment after the last word. A connection that is closed while its client still
+/// sends is reset, and what was said to the client may never be read.
+async fn discard(mut requests: Streaming<v1::IngestRequest>) {
+    let end = Instant::now() + DISCARD_FOR;
+    while let Ok(Ok(Some(_))) = tokio::time::timeout_at(end, requests.message()).await {}
+}
+
 /// What a stream's next ack says.
 struct Acks {
     durability: Durability,
@@ -263,15 +274,10 @@ impl Acks {
         self.warnings.extend(receipt.warnings);
         self.warnings.truncate(MAX_WARNINGS);
         match (receipt.flush, self.pending.back_mut()) {
-            (_, None) if receipt.flush.is_none() || self.durability == Durability::None => {
-                self.durable_through = sequence;
-            }
-            (Some(flush), None) => self.pending.push_back((flush, sequence)),
-            (Some(flush), Some((last, _))) if *last != flush => {
-                self.pending.push_back((flush, sequence));
-            }
-            (_, Some((_, through))) => *through = sequence,
-            (None, None) => {}
+            (None, None) => self.durable_through = sequence,
+            (Some(flush), Some((last, through))) if *last == flush => *through = sequence,
+            (None, Some((_, through))) => *through = sequence,
+            (Some(flush), _) => self.pending.push_back((flush, sequence)),
         }
         self.wait();
     }
@@ -297,7 +303,10 @@ impl Acks {
         self.due = Instant::now() + ACK_EVERY;
         v1::IngestResponse {
             accepted_through: self.accepted_through,
-            durable_through: self.durable_through,
+            durable_through: match self.durability {
+                Durability::Synced => self.durable_through,
+                Durability::None => self.accepted_through,
+            },
             rejections: std::mem::take(&mut self.rejections),
             rejected_count: self.rejected_count,
             warnings: std::mem::take(&mut self.warnings),

@@ -1,0 +1,98 @@
+//! A stop ends everything with an answer, and loses nothing that was accepted.
+
+use crate::support::{Backend, Server, increment, on_both, plain, until};
+use healthd::serve::proto::v1;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_types::StatusExt;
+
+on_both!(
+    an_open_stream_gets_a_last_ack_and_unavailable,
+    open_streams_of_the_standard_services_do_not_hold_up_a_stop,
+    an_idle_connection_does_not_hold_up_a_stop,
+);
+
+async fn an_open_stream_gets_a_last_ack_and_unavailable(server: Server) {
+    let mut client = server.client().await;
+    let (sender, requests) = tokio::sync::mpsc::channel(4);
+    let stream = ReceiverStream::new(requests);
+    let mut acks = client.ingest.ingest(stream).await.unwrap().into_inner();
+    for _ in 0..3 {
+        sender.send(plain(vec![increment("s", "n", 1.0)])).await.unwrap();
+    }
+    let mut last = v1::IngestResponse::default();
+    while last.accepted_through < 3 {
+        last = acks.message().await.unwrap().unwrap();
+    }
+    server.tell();
+    let status = loop {
+        match acks.message().await {
+            Ok(ack) => last = ack.expect("a stop is not the end of the input"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((last.accepted_through, last.durable_through), (3, 3));
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.get_details_retry_info().is_some(), "it says when to come back");
+    server.stop().await.unwrap();
+}
+
+async fn open_streams_of_the_standard_services_do_not_hold_up_a_stop(server: Server) {
+    let client = server.client().await;
+    let mut health = HealthClient::new(client.channel.clone());
+    let request = HealthCheckRequest { service: "healthd.v1.QueryService".to_owned() };
+    let check = health.check(request.clone()).await.unwrap().into_inner();
+    assert_eq!(check.status(), ServingStatus::Serving);
+    let mut watch = health.watch(request).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let (_questions, none) = tokio::sync::mpsc::channel(1);
+    let mut reflection = ServerReflectionClient::new(client.channel.clone())
+        .server_reflection_info(ReceiverStream::new(none))
+        .await
+        .unwrap()
+        .into_inner();
+    server.stop().await.unwrap();
+    // The change of health may or may not overtake the end; the end is never missing.
+    while let Ok(Some(change)) = watch.message().await {
+        assert_eq!(change.status(), ServingStatus::NotServing);
+    }
+    // Its questions ended first, so it may end as one whose client has asked all.
+    let end = reflection.message().await.map_err(|status| status.code());
+    assert!(matches!(end, Ok(None) | Err(Code::Unavailable)), "{end:?}");
+}
+
+async fn an_idle_connection_does_not_hold_up_a_stop(server: Server) {
+    let silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let client = server.client().await;
+    server.stop().await.unwrap();
+    drop((silent, client));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_accepted_before_a_stop_is_there_after_it() {
+    let server = Server::start(Backend::Sqlite).await;
+    let mut client = server.client().await;
+    client.record(vec![increment("s", "n", 4.0)]).await;
+    assert_eq!(client.status().await.storage.unwrap().flush_seq, 0, "nothing is flushed yet");
+    let server = server.restart(&["--flush-interval=1h"]).await;
+    let mut client = server.client().await;
+    assert_eq!(client.current("s").await["n"], 4.0);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_that_cannot_commit_says_what_is_lost() {
+    let flags = ["--flush-interval=1h", "--stop-timeout=1s"];
+    let server = Server::with(Backend::Sqlite, &flags).await;
+    let mut client = server.client().await;
+    client.record(vec![increment("s", "n", 1.0), increment("s", "m", 1.0)]).await;
+    let other = rusqlite::Connection::open(server.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = server.stop().await.unwrap_err().to_string();
+    assert!(error.contains("HEALTH_STOP_TIMEOUT; 2 pending folds are lost"), "{error}");
+    until("the lock is let go", async || other.execute_batch("ROLLBACK").ok()).await;
+}
