@@ -15,7 +15,7 @@ async fn engine() -> Arc<Engine> {
 #[tokio::test(start_paused = true)]
 async fn the_first_sample_is_there_within_two_seconds() {
     let engine = engine().await;
-    let config = Config { collect_interval: Duration::from_secs(86_400) };
+    let config = Config { collect_interval: Duration::from_hours(24) };
     let collector = Collector::new(engine.clone(), &config).unwrap();
     let (begun, stop) = (Instant::now(), CancellationToken::new());
     let mut tasks = JoinSet::new();

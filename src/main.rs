@@ -37,9 +37,10 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let persistence = match config.persistence_enabled {
-        true => config.sqlite.db_path.display().to_string(),
-        false => "none".to_owned(),
+    let persistence = if config.persistence_enabled {
+        config.sqlite.db_path.display().to_string()
+    } else {
+        "none".to_owned()
     };
     let app = App::build(config, Clock::system()).await?;
     tracing::info!(address = %app.address(), persistence, "serving");

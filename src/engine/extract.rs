@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The default range: the last hour.
-const DEFAULT_SPAN: Duration = Duration::from_secs(3600);
+const DEFAULT_SPAN: Duration = Duration::from_hours(1);
 /// Points a series, when the request does not say.
 const DEFAULT_POINTS: u64 = 1000;
 /// The most points a series. One series must fit in one message of 4 MiB.

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// The most samples of one request: what is folded under one cut.
 pub const MAX_SAMPLES: usize = 65_536;
 /// How far ahead of the server's clock a sample may be.
-const MAX_AHEAD: Duration = Duration::from_secs(600);
+const MAX_AHEAD: Duration = Duration::from_mins(10);
 /// The longest unit, in bytes.
 const MAX_UNIT_BYTES: usize = 64;
 /// The longest description, in bytes.

@@ -4,7 +4,13 @@
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/healthd.bin"));
 
 /// Package `healthd.v1`.
-#[allow(clippy::pedantic, missing_docs, unreachable_pub, reason = "generated from proto/")]
+#[allow(
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated from proto/"
+)]
 pub mod v1 {
     tonic::include_proto!("healthd.v1");
 }

@@ -89,16 +89,14 @@ impl Catalogue {
         if inner.series >= self.max_series {
             return Err(Refused::SeriesLimit(self.max_series));
         }
-        let component = match inner.components.get_key_value(key.component) {
-            Some((name, _)) => name.clone(),
-            None => {
-                inner.last_id += 1;
-                let name: Arc<str> = key.component.into();
-                let entry =
-                    Entry { id: inner.last_id, metrics: BTreeMap::new(), series: Vec::new() };
-                inner.components.insert(name.clone(), entry);
-                name
-            }
+        let component = if let Some((name, _)) = inner.components.get_key_value(key.component) {
+            name.clone()
+        } else {
+            inner.last_id += 1;
+            let name: Arc<str> = key.component.into();
+            let entry = Entry { id: inner.last_id, metrics: BTreeMap::new(), series: Vec::new() };
+            inner.components.insert(name.clone(), entry);
+            name
         };
         let entry = inner.components.get_mut(&component).expect("it was inserted above");
         let metric = metric.unwrap_or_else(|| {

@@ -294,7 +294,7 @@ fn concurrent_requests_are_whole_in_one_generation() {
     for sums in &generations {
         for writer in 0..2 {
             let of =
-                |n: u32| sums.get(&format!("m{}", writer * 20 + 2 * n)).copied().unwrap_or(0.0);
+                |m: u32| sums.get(&format!("m{}", writer * 20 + 2 * m)).copied().unwrap_or(0.0);
             assert!((1..10).all(|n| of(n) == of(0)), "a request is never half in: {sums:?}");
             total += of(0);
         }

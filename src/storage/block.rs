@@ -232,12 +232,11 @@ impl Columns for Rolling {
         let rows = starts.iter().zip(counts).zip(offsets.into_iter().zip(lasts));
         let folds = rows.map(|((start, count), (offset, last))| {
             let last_time = Timestamp::from_ms(start.as_ms().wrapping_add(offset));
-            match count {
-                1 => Self::one(last, last_time),
-                _ => {
-                    let ((sum, min), max) = parts.next().expect("there is one a count above 1");
-                    Self { count, sum, min, max, last, last_time }
-                }
+            if count == 1 {
+                Self::one(last, last_time)
+            } else {
+                let ((sum, min), max) = parts.next().expect("there is one a count above 1");
+                Self { count, sum, min, max, last, last_time }
             }
         });
         Ok(folds.collect())

@@ -60,9 +60,8 @@ fn bits(rows: &Rows) -> Vec<(SeriesId, Timestamp, [u64; 6])> {
     let of_counter = |r: &Row<Counter>| (r.series, r.start, [r.fold.sum.to_bits(), 0, 0, 0, 0, 0]);
     let of_rolling = |r: &Row<Rolling>| {
         let f = &r.fold;
-        let floats = [f.sum, f.min, f.max, f.last].map(f64::to_bits);
-        let [a, b, c, d] = floats;
-        (r.series, r.start, [a, b, c, d, f.count, f.last_time.as_ms() as u64])
+        let [sum, min, max, last] = [f.sum, f.min, f.max, f.last].map(f64::to_bits);
+        (r.series, r.start, [sum, min, max, last, f.count, f.last_time.as_ms() as u64])
     };
     match rows {
         Rows::Counter(rows) => rows.iter().map(of_counter).collect(),
@@ -118,7 +117,7 @@ fn rows_beyond_a_block_go_into_the_next() {
         start: Timestamp::from_ms(0),
         fold: Counter { sum: 1.0 },
     };
-    let rows: Vec<_> = (0..MAX_ROWS as u64 + 1).map(row).collect();
+    let rows: Vec<_> = (0..=(MAX_ROWS as u64)).map(row).collect();
     let blocks: Vec<Block> = encode(&rows, WIDTH).collect();
     assert_eq!(blocks.iter().map(|b| b.bounds.rows).collect::<Vec<_>>(), [1024, 1]);
     assert_eq!(blocks[1].bounds.first_series, SeriesId::from_u64(1024));

@@ -90,7 +90,7 @@ pub(super) async fn read(
     range: Range,
     step: Width,
 ) -> BTreeMap<(SeriesId, i64), Fold> {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     let scan = Scan { series: series.iter().copied().collect(), range, step, deadline };
     let scanned = storage.scan(scan).await.unwrap();
     let mut folds = BTreeMap::new();
@@ -136,7 +136,7 @@ pub(super) async fn what_was_committed_is_read_back(fixture: &mut dyn Fixture) {
 
 pub(super) async fn a_flush_counts_once_however_often_it_is_committed(fixture: &mut dyn Fixture) {
     let counter = series(1, 0);
-    let first = flush(1, &[counter.clone()], &[(counter.id, 5, grew(10.0))]);
+    let first = flush(1, std::slice::from_ref(&counter), &[(counter.id, 5, grew(10.0))]);
     for _ in 0..3 {
         commit(fixture.storage(), first.clone()).await;
     }
@@ -152,7 +152,7 @@ pub(super) async fn a_flush_counts_once_however_often_it_is_committed(fixture: &
 pub(super) async fn a_flush_that_cannot_be_right_is_refused_whole(fixture: &mut dyn Fixture) {
     let (counter, absent) = (series(1, 0), series(2, 0));
     let storage = fixture.storage();
-    commit(storage, flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))])).await;
+    commit(storage, flush(1, std::slice::from_ref(&counter), &[(counter.id, 5, grew(1.0))])).await;
     for wrong in [
         flush(3, &[], &[(counter.id, 5, grew(1.0))]),
         flush(2, &[], &[(counter.id, 5, grew(1.0)), (absent.id, 5, grew(1.0))]),
@@ -160,7 +160,7 @@ pub(super) async fn a_flush_that_cannot_be_right_is_refused_whole(fixture: &mut 
         let outcome = storage.commit(wrong).await;
         assert!(matches!(outcome, Commit::NotCommitted(Error::Invalid(_))), "{outcome:?}");
     }
-    commit(storage, flush(2, &[absent.clone()], &[(absent.id, 6, grew(4.0))])).await;
+    commit(storage, flush(2, std::slice::from_ref(&absent), &[(absent.id, 6, grew(4.0))])).await;
     let folds = read(storage, &BTreeSet::from([counter.id, absent.id]), ALWAYS, WIDTH).await;
     let expected = [((counter.id, 5), grew(1.0)), ((absent.id, 6), grew(4.0))];
     assert_eq!(folds, BTreeMap::from(expected));
@@ -170,7 +170,7 @@ pub(super) async fn a_range_holds_the_folds_that_start_in_it(fixture: &mut dyn F
     let counter = series(1, 0);
     let folds: Vec<_> = (0..30).map(|secs| (counter.id, secs, grew(1.0))).collect();
     let storage = fixture.storage();
-    commit(storage, flush(1, &[counter.clone()], &folds)).await;
+    commit(storage, flush(1, std::slice::from_ref(&counter), &folds)).await;
     let ids = BTreeSet::from([counter.id]);
     let range = Range::new(at(5), at(25));
     let by_ten = read(storage, &ids, range, Width::from_secs(10)).await;
@@ -185,7 +185,7 @@ pub(super) async fn a_range_holds_the_folds_that_start_in_it(fixture: &mut dyn F
 pub(super) async fn a_passed_deadline_ends_a_scan(fixture: &mut dyn Fixture) {
     let counter = series(1, 0);
     let storage = fixture.storage();
-    commit(storage, flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))])).await;
+    commit(storage, flush(1, std::slice::from_ref(&counter), &[(counter.id, 5, grew(1.0))])).await;
     let scan = Scan {
         series: Arc::new([counter.id]),
         range: ALWAYS,

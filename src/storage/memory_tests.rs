@@ -16,17 +16,17 @@ impl Fixture for Fresh {
     }
 }
 
-async fn fixture() -> Fresh {
+fn fixture() -> Fresh {
     Fresh(Memory::new(&Config { memory_bytes: 64 << 20 }).unwrap())
 }
 
-conformance::suite!(fixture());
+conformance::suite!(std::future::ready(fixture()));
 
 #[tokio::test]
 async fn the_oldest_data_goes_first_and_answers_say_so() {
     let storage = Memory::new(&Config { memory_bytes: 2000 }).unwrap();
     let counter = series(1, 0);
-    commit(&storage, flush(1, &[counter.clone()], &[(counter.id, 0, grew(1.0))])).await;
+    commit(&storage, flush(1, std::slice::from_ref(&counter), &[(counter.id, 0, grew(1.0))])).await;
     for seq in 2..100 {
         commit(&storage, flush(seq, &[], &[(counter.id, seq as i64, grew(1.0))])).await;
         assert!(storage.status().await.unwrap().file_bytes <= 2000);

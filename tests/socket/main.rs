@@ -3,6 +3,8 @@
 //! Every server is its own, on a port that it picks, and ends with its test. What every backend must
 //! do runs on both.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod bad_input;
 mod clients;
 mod defects;

@@ -236,7 +236,7 @@ pub(crate) fn packed(series: Vec<v1::Series>, packed: v1::Packed) -> v1::IngestR
 /// Waits until the condition holds. The limit is far beyond what it ever takes; a test that reaches
 /// it hangs.
 pub(crate) async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let limit = std::time::Instant::now() + Duration::from_secs(60);
+    let limit = std::time::Instant::now() + Duration::from_mins(1);
     loop {
         if let Some(value) = condition().await {
             return value;

@@ -194,7 +194,7 @@ fn read_labels(mut bytes: &[u8], texts: &HashMap<i64, Arc<str>>) -> Option<Label
         parts.push(texts.get(&(read_varint(&mut bytes)? as i64))?);
     }
     let pairs: Vec<(&str, &str)> = parts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-    (parts.len() % 2 == 0).then(|| Labels::new(pairs.into_iter()).ok()).flatten()
+    parts.len().is_multiple_of(2).then(|| Labels::new(pairs.into_iter()).ok()).flatten()
 }
 
 fn push_varint(mut number: u64, out: &mut Vec<u8>) {

@@ -118,7 +118,11 @@ async fn a_range_tells_when_the_service_was_away_and_whether_it_crashed() {
 async fn a_damaged_block_is_an_error_and_never_an_answer() {
     let fixture = fixture().await;
     let counter = series(1, 0);
-    commit(fixture.storage(), flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))])).await;
+    commit(
+        fixture.storage(),
+        flush(1, std::slice::from_ref(&counter), &[(counter.id, 5, grew(1.0))]),
+    )
+    .await;
     fixture.plain().execute("UPDATE block SET data = zeroblob(length(data))", []).unwrap();
     let scan = Scan {
         series: Arc::new([counter.id]),
@@ -134,7 +138,11 @@ async fn a_damaged_block_is_an_error_and_never_an_answer() {
 async fn current_records_are_absorbed_and_add_up_with_what_came_after() {
     let mut fixture = fixture().await;
     let counter = series(1, 0);
-    commit(fixture.storage(), flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))])).await;
+    commit(
+        fixture.storage(),
+        flush(1, std::slice::from_ref(&counter), &[(counter.id, 5, grew(1.0))]),
+    )
+    .await;
     for seq in 2..=ABSORB_FLUSHES + 3 {
         commit(fixture.storage(), flush(seq, &[], &[(counter.id, 5, grew(1.0))])).await;
         fixture.storage().maintain(at(0)).await.unwrap();
@@ -173,7 +181,7 @@ async fn a_dropped_read_ends_and_leaves_its_connection_usable() {
 async fn a_locked_file_is_not_committed_and_the_next_attempt_is() {
     let fixture = fixture().await;
     let counter = series(1, 0);
-    let flush = flush(1, &[counter.clone()], &[(counter.id, 5, grew(1.0))]);
+    let flush = flush(1, std::slice::from_ref(&counter), &[(counter.id, 5, grew(1.0))]);
     let other = fixture.plain();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let outcome = fixture.storage().commit(flush.clone()).await;
