@@ -26,17 +26,18 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the storage, goes on from what is in it, and binds the port.
+    /// Binds the port, opens the storage, and goes on from what is in it.
     pub async fn build(config: Config, clock: Clock) -> anyhow::Result<Self> {
+        // The port first: a start that fails for it has not touched the file.
+        let listen = config.serve.listen;
+        let doors = Doors::bind(config.serve)
+            .await
+            .with_context(|| format!("HEALTH_LISTEN: cannot listen on {listen}"))?;
         let storage: Arc<dyn Storage> = if config.persistence_enabled {
             Arc::new(Sqlite::open(&config.sqlite, clock.now()).await?)
         } else {
             Arc::new(Memory::new(&config.memory)?)
         };
-        let listen = config.serve.listen;
-        let doors = Doors::bind(config.serve)
-            .await
-            .with_context(|| format!("HEALTH_LISTEN: cannot listen on {listen}"))?;
         let (engine, flusher) = Engine::open(config.engine, storage, clock).await?;
         let collector = Collector::new(engine.clone(), &config.collect);
         let stop_timeout = config.stop_timeout;

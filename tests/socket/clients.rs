@@ -19,7 +19,7 @@ on_both!(
 const LIMIT: Duration = Duration::from_mins(5);
 
 /// Where the clients are. Installs them at the first call; the script itself lets one run at a time.
-async fn installed() -> BTreeMap<String, String> {
+pub(crate) async fn installed() -> BTreeMap<String, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/install");
     let output = run(Command::new(script)).await;
     output
@@ -29,7 +29,7 @@ async fn installed() -> BTreeMap<String, String> {
         .collect()
 }
 
-async fn run(mut command: Command) -> String {
+pub(crate) async fn run(mut command: Command) -> String {
     let output = tokio::time::timeout(LIMIT, command.kill_on_drop(true).output()).await;
     let Output { status, stdout, stderr } = output.expect("the client ends").unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));

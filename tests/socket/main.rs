@@ -8,6 +8,7 @@
 mod bad_input;
 mod clients;
 mod defects;
+mod documents;
 mod ingest;
 mod process;
 mod query;
@@ -15,3 +16,4 @@ mod stop;
 mod support;
 mod system;
 mod transport;
+mod upgrade;
