@@ -143,6 +143,8 @@ struct Look {
     disks: Option<Disks>,
     networks: Option<Networks>,
     pid: Option<sysinfo::Pid>,
+    /// When the process was looked at before, and the CPU time that it had spent by then, in ms.
+    spent: Option<(std::time::Instant, u64)>,
 }
 
 impl Look {
@@ -153,8 +155,10 @@ impl Look {
             disks: Disks::new_with_refreshed_list().ok(),
             networks: Networks::new_with_refreshed_list().ok(),
             pid: sysinfo::get_current_pid().ok(),
+            spent: None,
         };
         look.refresh();
+        look.process(&mut Vec::new());
         Ok(look)
     }
 
@@ -183,14 +187,22 @@ impl Look {
         figures
     }
 
-    fn process(&self, figures: &mut Vec<Figure>) {
+    fn process(&mut self, figures: &mut Vec<Figure>) {
         let Some(process) = self.pid.and_then(|pid| self.system.process(pid)) else { return };
-        let cpu = f64::from(process.cpu_usage());
         let memory = process.memory() as f64;
-        figures.extend([
-            seen("cpu_percent", "percent", "CPU of the service; 100 is one core", cpu),
-            seen("memory_bytes", "bytes", "Resident memory of the service", memory),
-        ]);
+        figures.push(seen("memory_bytes", "bytes", "Resident memory of the service", memory));
+        // Not the library's own figure: that is 0 as long as the process is young.
+        let now = (std::time::Instant::now(), process.accumulated_cpu_time());
+        if let Some((when, spent)) = self.spent.replace(now) {
+            let elapsed_ms = (now.0 - when).as_secs_f64() * 1000.0;
+            let cpu = 100.0 * now.1.saturating_sub(spent) as f64 / elapsed_ms.max(1.0);
+            figures.push(seen(
+                "cpu_percent",
+                "percent",
+                "CPU of the service; 100 is one core",
+                cpu,
+            ));
+        }
     }
 
     fn host(&self, figures: &mut Vec<Figure>) {

@@ -144,8 +144,8 @@ mod tests {
         let variables = [("HEALTH_FLUSH_INTERVAL", "250ms"), ("HEALTH_BATCH_SIZE", "7")];
         let (config, warnings) = read(&["--batch-size", "9"], &variables);
         assert_eq!(config.engine.flush_interval, Duration::from_millis(250));
-        assert_eq!(config.engine.batch_size, 9);
-        assert_eq!(config.engine.max_series, 1_000_000);
+        assert_eq!(config.engine.batch_size.get(), 9);
+        assert_eq!(config.engine.max_series.get(), 1_000_000);
         assert!(warnings.is_empty(), "{warnings:?}");
     }
 
@@ -165,6 +165,9 @@ mod tests {
         assert!(try_read(&["--flush-interval", "soon"], &[]).is_err());
         assert!(try_read(&["--flush-interval", "0"], &[]).is_err());
         assert!(try_read(&["--no-such-flag"], &[]).is_err());
+        for limit in ["batch-size", "max-series", "max-pending-bytes", "max-streams"] {
+            assert!(try_read(&[&format!("--{limit}=0")], &[]).is_err(), "{limit} 0 serves nothing");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use healthd::engine::{Clock, Config, Declared, Engine, Error, Packed, Plain, Stream};
 use healthd::storage::{self, Storage};
 use model::Timestamp;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -19,7 +20,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 pub(super) const NOW: Timestamp = Timestamp::from_ms(1_767_225_600_000);
 
 /// Less than the default, so that a flusher which falls behind keeps the machine's memory free.
-const MAX_PENDING_BYTES: usize = 64 << 20;
+const MAX_PENDING_BYTES: NonZeroUsize = NonZeroUsize::new(64 << 20).expect("above 0");
 
 /// An engine whose flusher runs.
 pub(super) struct Running {

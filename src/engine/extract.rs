@@ -199,7 +199,7 @@ impl Extraction {
         if Instant::now() >= self.deadline {
             return Err(Error::Deadline);
         }
-        if self.points >= self.engine.config.max_extract_points {
+        if self.points >= self.engine.config.max_extract_points.get() {
             self.omitted = self.selected.len() as u64;
             self.selected = Vec::new().into_iter();
         }

@@ -54,7 +54,6 @@ pub struct Flusher {
     width: Width,
     wake: Arc<Notify>,
     progress: watch::Sender<Progress>,
-    maintained: Instant,
 }
 
 impl Flusher {
@@ -69,25 +68,24 @@ impl Flusher {
         let wake = Arc::new(Notify::new());
         let (sender, progress) = watch::channel(Progress { committed, failure: None });
         let handle = Handle { wake: wake.clone(), progress };
-        let maintained = Instant::now();
-        let flusher =
-            Self { state, storage, clock, interval, width, wake, progress: sender, maintained };
+        let flusher = Self { state, storage, clock, interval, width, wake, progress: sender };
         (flusher, handle)
     }
 
     /// Flushes at the interval or when asked, until told to stop; then takes no more samples in,
     /// flushes what is left and closes the storage.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let mut tick = tokio::time::interval_at(Instant::now() + self.interval, self.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tidy = tokio::time::interval_at(Instant::now() + MAINTAIN_EVERY, MAINTAIN_EVERY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = tick.tick() => {}
-                () = self.wake.notified() => {}
+                _ = tick.tick() => self.flush().await,
+                () = self.wake.notified() => self.flush().await,
+                _ = tidy.tick() => self.maintain().await,
             }
-            self.flush().await;
-            self.maintain().await;
         }
         self.state.close();
         self.flush().await;
@@ -140,11 +138,7 @@ impl Flusher {
         tokio::task::spawn_blocking(sort).await.expect("sorting does not panic")
     }
 
-    async fn maintain(&mut self) {
-        if self.maintained.elapsed() < MAINTAIN_EVERY {
-            return;
-        }
-        self.maintained = Instant::now();
+    async fn maintain(&self) {
         if let Err(error) = self.storage.maintain(self.clock.now()).await {
             tracing::warn!(%error, "the storage could not be tidied up; it is tried again");
         }

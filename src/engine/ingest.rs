@@ -71,13 +71,19 @@ pub struct Packed<'a> {
 /// One sender's stream of requests: what it has declared, and vectors that are used again.
 pub struct Stream {
     dictionary: Dictionary,
-    batch: Batch,
+    plain: Batch,
+    packed: Batch,
     labels: String,
 }
 
 impl Default for Stream {
     fn default() -> Self {
-        Self { dictionary: Dictionary::default(), batch: State::batch(), labels: String::new() }
+        Self {
+            dictionary: Dictionary::default(),
+            plain: State::batch(),
+            packed: State::batch(),
+            labels: String::new(),
+        }
     }
 }
 
@@ -143,28 +149,30 @@ impl Engine {
             oldest: now.before(self.config.retention.0.max_age()),
             newest: now.after(MAX_AHEAD),
         };
-        let intake = self.state.intake(now).map_err(super::denied)?;
         let mut receipt = Receipt::default();
         for declared in declared {
-            let max_series = self.config.max_series;
+            let max_series = self.config.max_series.get();
             if let Err(problem) = stream.dictionary.declare(&self.state, max_series, &declared) {
                 receipt
                     .warn(format!("series with ref {}: {}", declared.reference, problem.message));
             }
         }
+        // All that can be done before is done before: a flush waits for whoever holds the cut open.
         let mut refused = Rejections::default();
+        stream.plain.clear();
+        stream.packed.clear();
         let first_row = plain.len();
         let mut targets = PlainTargets::new(&mut stream.labels);
         for (index, sample) in plain.enumerate() {
-            if let Err(problem) =
-                targets.stage(&self.state, window, index, &sample, &mut stream.batch)
-            {
+            let staged = targets.stage(&self.state, window, index, &sample, &mut stream.plain);
+            if let Err(problem) = staged {
                 refused.push(index, &problem);
             }
         }
-        receipt.take(intake.fold(&mut stream.batch, &mut targets), &mut refused);
-        packed.stage(window, first_row, stream, &mut refused);
-        receipt.take(intake.fold(&mut stream.batch, &mut stream.dictionary), &mut refused);
+        packed.stage(window, first_row, &stream.dictionary, &mut stream.packed, &mut refused);
+        let intake = self.state.intake(now).map_err(super::denied)?;
+        receipt.take(intake.fold(&mut stream.plain, &mut targets), &mut refused);
+        receipt.take(intake.fold(&mut stream.packed, &mut stream.dictionary), &mut refused);
         receipt.flush = (receipt.accepted > 0).then(|| intake.generation());
         drop(intake);
         self.finish(&mut receipt, refused);
@@ -198,7 +206,7 @@ impl Engine {
             self.rejected.add(rejection.reason, 1);
         }
         self.accepted.fetch_add(receipt.accepted, std::sync::atomic::Ordering::Relaxed);
-        if self.state.pending_folds() >= self.config.batch_size {
+        if self.state.pending_folds() >= self.config.batch_size.get() {
             self.flush.wake();
         }
     }
@@ -375,7 +383,14 @@ impl Packed<'_> {
         Ok(())
     }
 
-    fn stage(&self, window: Window, first: usize, stream: &mut Stream, refused: &mut Rejections) {
+    fn stage(
+        &self,
+        window: Window,
+        first: usize,
+        dictionary: &Dictionary,
+        batch: &mut Batch,
+        refused: &mut Rejections,
+    ) {
         if let Err(problem) = self.check_lengths() {
             (0..self.rows()).for_each(|row| refused.push(first + row, &problem));
             return;
@@ -392,7 +407,8 @@ impl Packed<'_> {
                 None => window.check(Some(Timestamp::from_ms(self.times_ms[row]))),
             };
             let staged = time.and_then(|time| {
-                self.stage_row(row, *reference, time, (first + row) as u32, stream)
+                let index = (first + row) as u32;
+                self.stage_row(row, *reference, time, index, dictionary, batch)
             });
             if let Err(problem) = staged {
                 refused.push(first + row, &problem);
@@ -406,9 +422,10 @@ impl Packed<'_> {
         reference: u32,
         time: Timestamp,
         index: u32,
-        stream: &mut Stream,
+        dictionary: &Dictionary,
+        batch: &mut Batch,
     ) -> Result<(), Problem> {
-        let (kind, place, hash) = stream.dictionary.find(reference)?;
+        let (kind, place, hash) = dictionary.find(reference)?;
         let observations = self.increments.len();
         let folds = observations + self.observations.len();
         let (sent, value) = if row < observations {
@@ -422,13 +439,13 @@ impl Packed<'_> {
         } else {
             check_kind(reference, kind, Kind::Rolling)?;
             let fold = self.fold(row - folds, time).checked().map_err(Problem::fold)?;
-            stream.batch.push_fold(place, hash, reference, index, fold);
+            batch.push_fold(place, hash, reference, index, fold);
             return Ok(());
         };
         check_kind(reference, kind, sent)?;
         match place {
-            Some(place) => stream.batch.push_known(place, reference, index, time, value),
-            None => stream.batch.push(hash, reference, index, time, value),
+            Some(place) => batch.push_known(place, reference, index, time, value),
+            None => batch.push(hash, reference, index, time, value),
         }
         Ok(())
     }

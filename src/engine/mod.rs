@@ -23,10 +23,16 @@ pub use rejection::{MAX_MESSAGES, Reason, Rejection};
 use crate::state::{Denied, Seed, State};
 use crate::storage::{self, Durability, Incarnation, Storage};
 use model::{Retention, Timestamp};
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+const BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(50_000).expect("above 0");
+const MAX_SERIES: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("above 0");
+const MAX_PENDING_BYTES: NonZeroUsize = NonZeroUsize::new(256 << 20).expect("above 0");
+const MAX_EXTRACT_POINTS: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("above 0");
 
 /// What the engine may be told.
 #[derive(Clone, Debug, clap::Args)]
@@ -37,8 +43,8 @@ pub struct Config {
     pub flush_interval: Duration,
 
     /// Pending folds that start a flush before its time
-    #[arg(long, default_value_t = 50_000, value_name = "FOLDS")]
-    pub batch_size: usize,
+    #[arg(long, default_value_t = BATCH_SIZE, value_name = "FOLDS")]
+    pub batch_size: NonZeroUsize,
 
     /// Bucket width : age, finest first. The first width is that of fresh data; samples older than
     /// the last age are refused
@@ -46,20 +52,20 @@ pub struct Config {
     pub retention: RetentionSetting,
 
     /// The most series. New ones beyond it are refused, known ones go on
-    #[arg(long, default_value_t = 1_000_000, value_name = "SERIES")]
-    pub max_series: usize,
+    #[arg(long, default_value_t = MAX_SERIES, value_name = "SERIES")]
+    pub max_series: NonZeroUsize,
 
     /// Bytes of folds that may wait for the storage before ingest is held back
-    #[arg(long, default_value_t = 256 << 20, value_name = "BYTES")]
-    pub max_pending_bytes: usize,
+    #[arg(long, default_value_t = MAX_PENDING_BYTES, value_name = "BYTES")]
+    pub max_pending_bytes: NonZeroUsize,
 
     /// The longest time that a query may read
     #[arg(long, default_value = "10s", value_name = "SPAN", value_parser = positive_span)]
     pub query_timeout: Duration,
 
     /// The most points of one Extract; what is beyond is left out, and the answer says so
-    #[arg(long, default_value_t = 1_000_000, value_name = "POINTS")]
-    pub max_extract_points: usize,
+    #[arg(long, default_value_t = MAX_EXTRACT_POINTS, value_name = "POINTS")]
+    pub max_extract_points: NonZeroUsize,
 }
 
 impl Default for Config {
@@ -67,12 +73,12 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             flush_interval: Duration::from_secs(1),
-            batch_size: 50_000,
+            batch_size: BATCH_SIZE,
             retention: RetentionSetting::default(),
-            max_series: 1_000_000,
-            max_pending_bytes: 256 << 20,
+            max_series: MAX_SERIES,
+            max_pending_bytes: MAX_PENDING_BYTES,
             query_timeout: Duration::from_secs(10),
-            max_extract_points: 1_000_000,
+            max_extract_points: MAX_EXTRACT_POINTS,
         }
     }
 }
@@ -209,7 +215,12 @@ impl Engine {
         let recovered = storage.recover().await?;
         let width = config.retention.0.base_width();
         let seed = Seed { flush_seq: recovered.flush_seq, series: recovered.series };
-        let state = Arc::new(State::new(seed, width, config.max_series, config.max_pending_bytes));
+        let state = Arc::new(State::new(
+            seed,
+            width,
+            config.max_series.get(),
+            config.max_pending_bytes.get(),
+        ));
         let (flusher, flush) = Flusher::new(
             state.clone(),
             storage.clone(),
@@ -290,7 +301,7 @@ impl Engine {
             pending_folds: self.state.pending_folds() as u64,
             flush_lag: self.state.pending_since().map(|since| now.since(since)),
             series: self.state.series_count() as u64,
-            max_series: self.config.max_series as u64,
+            max_series: self.config.max_series.get() as u64,
             accepted: self.accepted.load(Ordering::Relaxed),
             rejected: self.rejected.read(),
             state_bytes: self.state_bytes(),

@@ -41,7 +41,12 @@ pub struct Config {
     pub max_message_bytes: usize,
 
     /// The most calls and streams at once on one connection
-    #[arg(long, default_value_t = 1024, value_name = "STREAMS")]
+    #[arg(
+        long,
+        default_value_t = 1024,
+        value_name = "STREAMS",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub max_streams: u32,
 }
 

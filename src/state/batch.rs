@@ -92,6 +92,12 @@ impl Batch {
         Self { shards: vec![Vec::new(); shards], folds: Vec::new() }
     }
 
+    /// Empties it: of a request that was denied, samples are left.
+    pub fn clear(&mut self) {
+        self.shards.iter_mut().for_each(Vec::clear);
+        self.folds.clear();
+    }
+
     /// Adds a sample for a series of this hash. `index` is its place in the request.
     pub fn push(&mut self, hash: u64, target: u32, index: u32, time: Timestamp, value: Value) {
         self.push_at(shard_of(hash), Sample { target, index, time, value: Staged::One(value) });
