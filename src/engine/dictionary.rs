@@ -11,6 +11,9 @@ use model::{Kind, Labels, SeriesKey};
 /// Refs may be so much larger than their number: holes are memory.
 const MAX_HOLES: usize = 1024;
 
+/// Bytes of names of one stream's series that were declared and have no sample yet.
+const MAX_UNUSED_BYTES: usize = 16 << 20;
+
 /// What a stream says of a series.
 #[derive(Clone, Copy, Debug)]
 pub struct Declared<'a> {
@@ -27,6 +30,8 @@ pub struct Declared<'a> {
 pub(super) struct Dictionary {
     entries: Vec<Entry>,
     declared: usize,
+    /// Bytes of names in entries that are not in use.
+    bytes: usize,
 }
 
 #[derive(Default)]
@@ -61,7 +66,7 @@ impl Dictionary {
     ) -> Result<(), Problem> {
         let place = declared.reference as usize;
         if place >= self.entries.len() {
-            let most = (4 * self.declared + MAX_HOLES).min(max_series + MAX_HOLES);
+            let most = (4 * self.declared).min(max_series).saturating_add(MAX_HOLES);
             if place > most {
                 return Err(Problem::new(
                     Reason::UndeclaredRef,
@@ -73,16 +78,20 @@ impl Dictionary {
         if matches!(self.entries[place], Entry::Vacant) {
             self.declared += 1;
         }
-        match New::checked(state, declared) {
-            Ok(new) => {
-                self.entries[place] = Entry::New(Box::new(new));
-                Ok(())
+        let (entry, result) = match New::checked(state, declared) {
+            // Not kept, not even as wrong: what is kept of a stream is bounded.
+            _ if self.bytes >= MAX_UNUSED_BYTES => {
+                let message = format!(
+                    "series that were declared and not used yet take {MAX_UNUSED_BYTES} bytes; \
+                     send their samples first"
+                );
+                (Entry::Vacant, Err(Problem::new(Reason::UndeclaredRef, message)))
             }
-            Err(problem) => {
-                self.entries[place] = Entry::Wrong(Box::new(problem.clone()));
-                Err(problem)
-            }
-        }
+            Ok(new) => (Entry::New(Box::new(new)), Ok(())),
+            Err(problem) => (Entry::Wrong(Box::new(problem.clone())), Err(problem)),
+        };
+        self.put(place, entry);
+        result
     }
 
     /// The kind of a series, its place if it is known, and its hash if not.
@@ -101,10 +110,30 @@ impl Dictionary {
         }
     }
 
+    fn put(&mut self, place: usize, entry: Entry) {
+        self.bytes += entry.bytes();
+        let before = std::mem::replace(&mut self.entries[place], entry);
+        self.bytes -= before.bytes();
+    }
+
     fn new_entry(&self, target: u32) -> &New {
         match &self.entries[target as usize] {
             Entry::New(new) => new,
             _ => unreachable!("only an entry whose place is not known is looked up"),
+        }
+    }
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Vacant | Self::Known { .. } => 0,
+            Self::Wrong(problem) => size_of::<Problem>() + problem.message.len(),
+            Self::New(new) => {
+                let texts = [&new.component, &new.name, &new.unit, &new.description];
+                let texts = texts.map(|text| text.len()).iter().sum::<usize>();
+                size_of::<New>() + texts + new.labels.as_canonical().len()
+            }
         }
     }
 }
@@ -152,6 +181,6 @@ impl Targets for Dictionary {
 
     fn found(&mut self, target: u32, place: Place) {
         let kind = self.new_entry(target).kind;
-        self.entries[target as usize] = Entry::Known { place, kind };
+        self.put(target as usize, Entry::Known { place, kind });
     }
 }

@@ -232,7 +232,8 @@ impl Extraction {
         for (time, _) in steps {
             self.present[((time.as_ms() - first) / self.step.as_ms()) as usize] = true;
         }
-        self.points += steps.len();
+        // A series without points takes room in the answer too.
+        self.points += steps.len().max(1);
     }
 
     /// What the answer rests on, after all of it was read.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 /// Waits between attempts: the first, and the longest after doubling.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often the storage may tidy up.
-const MAINTAIN_EVERY: Duration = Duration::from_secs(10);
+const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// How far the flush is.
 #[derive(Clone, Debug, Default)]
@@ -97,8 +97,8 @@ impl Flusher {
         let Some(frozen) = self.state.freeze() else { return };
         let seq = frozen.seq();
         let flush = Arc::new(self.sorted(frozen).await);
-        let mut wait = BACKOFF.0;
-        while let Err(error) = self.attempt(&flush).await {
+        let (mut wait, mut unknown) = (BACKOFF.0, false);
+        while let Err(error) = self.attempt(&flush, &mut unknown).await {
             if self.progress.borrow().failure.is_none() {
                 tracing::error!(flush = seq, %error, "the flush failed; it is kept and tried again");
             }
@@ -113,13 +113,21 @@ impl Flusher {
         self.progress.send_replace(Progress { committed: seq, failure: None });
     }
 
-    async fn attempt(&self, flush: &Arc<Flush>) -> Result<(), Error> {
+    /// Commits, unless the outcome of an attempt is unknown: then that is read back first.
+    async fn attempt(&self, flush: &Arc<Flush>, unknown: &mut bool) -> Result<(), Error> {
+        if *unknown {
+            let committed = self.storage.committed().await?;
+            *unknown = false;
+            if committed >= flush.seq {
+                return Ok(());
+            }
+        }
         match self.storage.commit(flush.clone()).await {
             Commit::Committed => Ok(()),
             Commit::NotCommitted(error) => Err(error),
             Commit::Unknown(error) => {
-                tracing::warn!(flush = flush.seq, %error, "a commit's outcome is unknown");
-                if self.storage.committed().await? >= flush.seq { Ok(()) } else { Err(error) }
+                *unknown = true;
+                Err(error)
             }
         }
     }

@@ -352,7 +352,11 @@ impl Targets for PlainTargets<'_, '_> {
 impl Packed<'_> {
     /// How many samples it holds: as many as its longest reading says.
     fn rows(&self) -> usize {
-        self.refs.len().max(self.increments.len() + self.observations.len() + self.counts.len())
+        let values = self.increments.len() + self.observations.len() + self.counts.len();
+        let parts = [self.sums, self.minima, self.maxima, self.lasts].map(<[f64]>::len);
+        // One time may stand for all rows, or for none.
+        let times = if self.times_ms.len() > 1 { self.times_ms.len() } else { 0 };
+        parts.into_iter().chain([self.refs.len(), values, times]).max().unwrap_or(0)
     }
 
     fn check_lengths(&self) -> Result<(), Problem> {

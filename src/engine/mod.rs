@@ -278,6 +278,11 @@ impl Engine {
         }
     }
 
+    /// How many folds are not committed.
+    pub fn pending_folds(&self) -> u64 {
+        self.state.pending_folds() as u64
+    }
+
     /// Bytes of the live state, near enough.
     pub fn state_bytes(&self) -> u64 {
         self.state.bytes() as u64
@@ -298,7 +303,7 @@ impl Engine {
             durability: self.storage.durability(),
             storage,
             failure: self.flush.progress().borrow().failure.clone(),
-            pending_folds: self.state.pending_folds() as u64,
+            pending_folds: self.pending_folds(),
             flush_lag: self.state.pending_since().map(|since| now.since(since)),
             series: self.state.series_count() as u64,
             max_series: self.config.max_series.get() as u64,

@@ -78,8 +78,7 @@ impl Problem {
     }
 
     pub(super) fn name(field: &str, name: &str, error: &NameError) -> Self {
-        // A name that is too long is told by its beginning.
-        let shown: String = name.chars().take(60).collect();
+        let shown = model::beginning(name);
         Self::new(Reason::InvalidName, format!("{field} {shown:?} {error}"))
     }
 

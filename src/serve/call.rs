@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tonic::Status;
+use tonic::{Code, Status};
 use tower::Service;
 
 /// When the caller stops waiting. Among the extensions of a request that has one.
@@ -56,6 +56,7 @@ where
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(Deadline(deadline));
         }
+        let path = request.uri().clone();
         let (answer, max) = (self.inner.call(request), self.max_message_bytes);
         Box::pin(async move {
             let answer = match deadline {
@@ -65,15 +66,18 @@ where
                     Err(_) => return Ok(status::timed_out().into_http()),
                 },
             };
-            Ok(corrected(answer, max))
+            Ok(corrected(answer, max, path.path()))
         })
     }
 }
 
 /// A call that failed before its first message carries its status among the headers.
-fn corrected(answer: Response<Body>, max_message_bytes: usize) -> Response<Body> {
+fn corrected(answer: Response<Body>, max_message_bytes: usize, path: &str) -> Response<Body> {
     match Status::from_header_map(answer.headers()) {
-        Some(status) if status.code() != tonic::Code::Ok => {
+        Some(status) if status.code() == Code::Unimplemented && status.message().is_empty() => {
+            status::unknown_method(path).into_http()
+        }
+        Some(status) if status.code() != Code::Ok => {
             status::of_transport(status, max_message_bytes).into_http()
         }
         _ => answer,

@@ -27,6 +27,8 @@ const ACK_REQUESTS: u64 = 64;
 const DISCARD_FOR: Duration = Duration::from_secs(1);
 /// Acks that wait for a slow client.
 const ACKS_AHEAD: usize = 8;
+/// Bytes of rejections' messages that are told at once. Clients take messages of 4 MiB.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// The most warnings of an ack.
 const MAX_WARNINGS: usize = 16;
 
@@ -179,7 +181,7 @@ impl Conversation {
             }
         };
         self.acks.take(receipt);
-        if self.acks.rejections.len() >= MAX_SAMPLES {
+        if self.acks.is_large() {
             let ack = self.acks.next();
             return self.answers.send(Ok(ack)).await.map_err(|_| End::Gone);
         }
@@ -233,6 +235,8 @@ struct Acks {
     accepted_samples: u64,
     rejected_count: u64,
     rejections: Vec<v1::Rejection>,
+    /// Bytes of their messages.
+    message_bytes: usize,
     warnings: Vec<String>,
     /// Requests since the last ack.
     requests: u64,
@@ -252,6 +256,7 @@ impl Acks {
             accepted_samples: 0,
             rejected_count: 0,
             rejections: Vec::new(),
+            message_bytes: 0,
             warnings: Vec::new(),
             requests: 0,
             waiting: false,
@@ -263,7 +268,14 @@ impl Acks {
         !self.pending.is_empty()
     }
 
+    /// Whether it must be sent before more is read, so that clients can take it.
+    fn is_large(&self) -> bool {
+        self.rejections.len() >= MAX_SAMPLES || self.message_bytes >= MAX_MESSAGE_BYTES
+    }
+
     fn take(&mut self, receipt: Receipt) {
+        self.message_bytes +=
+            receipt.rejections.iter().map(|rejection| rejection.message.len()).sum::<usize>();
         self.accepted_through += 1;
         self.requests += 1;
         self.accepted_samples += receipt.accepted;
@@ -300,6 +312,7 @@ impl Acks {
     fn next(&mut self) -> v1::IngestResponse {
         self.waiting = false;
         self.requests = 0;
+        self.message_bytes = 0;
         self.due = Instant::now() + ACK_EVERY;
         v1::IngestResponse {
             accepted_through: self.accepted_through,

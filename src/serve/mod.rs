@@ -18,6 +18,7 @@ use proto::v1::admin_service_server::AdminServiceServer;
 use proto::v1::ingest_service_server::IngestServiceServer;
 use proto::v1::query_service_server::QueryServiceServer;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -28,6 +29,8 @@ use tonic::service::Routes;
 use tonic::transport::server::{Server, TcpIncoming};
 use tonic_health::ServingStatus;
 
+const MAX_MESSAGE_BYTES: NonZeroUsize = NonZeroUsize::new(16 << 20).expect("above 0");
+
 /// What the doors may be told.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
@@ -36,9 +39,21 @@ pub struct Config {
     #[arg(long, default_value = "127.0.0.1:4317", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
 
+    /// Listen on an address that others can reach, though nothing is encrypted and nobody is asked
+    /// who they are
+    #[arg(
+        long,
+        default_value_t = false,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub insecure: bool,
+
     /// The largest message that is taken, after decompression
-    #[arg(long, default_value_t = 16 << 20, value_name = "BYTES")]
-    pub max_message_bytes: usize,
+    #[arg(long, default_value_t = MAX_MESSAGE_BYTES, value_name = "BYTES")]
+    pub max_message_bytes: NonZeroUsize,
 
     /// The most calls and streams at once on one connection
     #[arg(
@@ -53,6 +68,11 @@ pub struct Config {
 /// How often a silent connection is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
+/// How much a client may send ahead on one stream, and on all streams of a connection. Streams that
+/// are held back keep theirs full; so many of them leave room for other calls beside them.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
+
 /// The doors, bound to their port.
 pub struct Doors {
     listener: TcpListener,
@@ -61,8 +81,14 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Binds the port.
+    /// Binds the port. An address that others can reach is refused unless that is asked for.
     pub async fn bind(config: Config) -> std::io::Result<Self> {
+        if !config.listen.ip().is_loopback() && !config.insecure {
+            return Err(std::io::Error::other(
+                "others can reach it, and there is no TLS; listen on 127.0.0.1, or set \
+                 HEALTH_INSECURE=true if the network protects it",
+            ));
+        }
         let listener = TcpListener::bind(config.listen).await?;
         Ok(Self { address: listener.local_addr()?, listener, config })
     }
@@ -76,7 +102,7 @@ impl Doors {
     pub async fn run(self, engine: Arc<Engine>, stop: CancellationToken) -> anyhow::Result<()> {
         let tasks = TaskTracker::new();
         let (health, health_service) = tonic_health::server::health_reporter();
-        let max = self.config.max_message_bytes;
+        let max = self.config.max_message_bytes.get();
         let ingest = ingest::Service::new(engine.clone(), stop.clone(), tasks.clone(), max);
         let query = query::Service::new(engine.clone(), stop.clone(), tasks.clone());
         // Each service is told the same, and their types have nothing in common that could be told.
@@ -130,6 +156,8 @@ impl Doors {
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .max_concurrent_streams(self.config.max_streams)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .add_routes(Routes::from(router))
             .serve_with_incoming_shutdown(incoming(self.listener), stopping)
             .await?;

@@ -7,6 +7,10 @@ use crate::engine::Error;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+/// About the most bytes of a page beyond its items' names. Those of the longest page can be 4 MB in
+/// theory; clients take 4 MiB unless they are told.
+const MAX_BYTES: usize = 1 << 20;
+
 /// Which page is asked for.
 pub(super) struct Page {
     /// At most so many items.
@@ -59,12 +63,25 @@ impl Page {
         self.size + 1
     }
 
-    /// Cuts the items to the page and gives the next page's token; empty if this is the last.
-    pub(super) fn cut<T>(&self, items: &mut Vec<T>, key: impl Fn(&T) -> String) -> String {
-        if items.len() <= self.size {
+    /// Cuts the items to the page, fewer if they are large, and gives the next page's token; empty
+    /// if this is the last. `bytes` is about how much an item takes beyond its names.
+    pub(super) fn cut<T>(
+        &self,
+        items: &mut Vec<T>,
+        bytes: impl Fn(&T) -> usize,
+        key: impl Fn(&T) -> String,
+    ) -> String {
+        let mut sum = 0;
+        let fitting = items.iter().take_while(|item| {
+            let fits = sum < MAX_BYTES;
+            sum += bytes(item);
+            fits
+        });
+        let keep = fitting.count().min(self.size);
+        if items.len() <= keep {
             return String::new();
         }
-        items.truncate(self.size);
+        items.truncate(keep);
         items.last().map(|last| write_token(&key(last), &self.request)).unwrap_or_default()
     }
 }
@@ -103,13 +120,24 @@ mod tests {
     fn a_token_continues_its_own_request_only() {
         let first = page(0, "", "a").unwrap();
         let mut items = vec!["x", "y", "z"];
-        let token = first.cut(&mut items, ToString::to_string);
+        let token = first.cut(&mut items, |_| 0, ToString::to_string);
         assert_eq!(items, ["x", "y"]);
         assert_eq!(page(0, &token, "a").unwrap().after.as_deref(), Some("y"));
         assert!(matches!(page(0, &token, "b"), Err(Error::Invalid { field: "page_token", .. })));
         assert!(page(0, "nonsense!", "a").is_err());
         let mut last = vec!["z"];
-        assert_eq!(first.cut(&mut last, ToString::to_string), "");
+        assert_eq!(first.cut(&mut last, |_| 0, ToString::to_string), "");
+    }
+
+    #[test]
+    fn a_page_of_large_items_is_shorter_and_never_empty() {
+        let page = Page::new(0, "", &Sizes { default: 100, max: 100 }, String::new()).unwrap();
+        let mut items: Vec<usize> = (0..50).collect();
+        assert_ne!(page.cut(&mut items, |_| MAX_BYTES / 10, ToString::to_string), "");
+        assert_eq!(items.len(), 11);
+        let mut items = vec![1, 2];
+        assert_ne!(page.cut(&mut items, |_| 9 * MAX_BYTES, ToString::to_string), "");
+        assert_eq!(items, [1]);
     }
 
     #[test]

@@ -51,7 +51,11 @@ impl v1::query_service_server::QueryService for Service {
         let page = Page::new(request.page_size, &request.page_token, &NAMES, String::new())?;
         let mut components = self.engine.components(page.after.as_deref(), page.limit());
         Ok(Response::new(v1::ListComponentsResponse {
-            next_page_token: page.cut(&mut components, |info| info.name.to_string()),
+            next_page_token: page.cut(
+                &mut components,
+                |info| info.name.len(),
+                |info| info.name.to_string(),
+            ),
             components: components.into_iter().map(to_component).collect(),
         }))
     }
@@ -67,8 +71,14 @@ impl v1::query_service_server::QueryService for Service {
         let mut metrics = self.engine.metrics(some(&request.component), after, page.limit());
         let key = |component: &str, name: &str| format!("{component} {name}");
         Ok(Response::new(v1::ListMetricsResponse {
-            next_page_token: page
-                .cut(&mut metrics, |info| key(&info.metric.component, &info.metric.name)),
+            next_page_token: page.cut(
+                &mut metrics,
+                |info| {
+                    info.metric.description.len()
+                        + info.label_keys.iter().map(String::len).sum::<usize>()
+                },
+                |info| key(&info.metric.component, &info.metric.name),
+            ),
             metrics: metrics.into_iter().map(to_metric).collect(),
         }))
     }
@@ -84,9 +94,11 @@ impl v1::query_service_server::QueryService for Service {
         let after = page.after.as_deref().and_then(|key| key.split_once(' '));
         let after = after.and_then(|(name, ordinal)| Some((name, ordinal.parse().ok()?)));
         let mut current = self.engine.current(&selector, after, page.limit());
-        let next_page_token = page.cut(&mut current, |info| {
-            format!("{} {}", info.series.metric.component, info.series.id.ordinal())
-        });
+        let next_page_token = page.cut(
+            &mut current,
+            |info| info.series.labels.as_canonical().len(),
+            |info| format!("{} {}", info.series.metric.component, info.series.id.ordinal()),
+        );
         let series = current.iter().map(to_current).collect();
         Ok(Response::new(v1::GetCurrentResponse { series, next_page_token }))
     }
@@ -149,8 +161,9 @@ async fn send(
         () = stop.cancelled() => Err(Error::Stopping),
     };
     if let Err(error) = result {
-        // A client that is gone needs no error.
-        drop(answers.try_send(Err(error.into())));
+        // However slow the client is, it must not take what it has for all there is. One that is
+        // gone ends this too.
+        drop(answers.send(Err(error.into())).await);
     }
 }
 

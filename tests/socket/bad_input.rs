@@ -13,6 +13,9 @@ on_both!(
     columns_of_unequal_length_are_refused_together,
     a_bad_declaration_is_warned_of_and_its_rows_are_refused_with_its_reason,
     a_request_of_too_many_samples_is_refused_and_the_stream_goes_on,
+    folds_that_contradict_themselves_are_refused_and_harm_nothing,
+    a_refusal_is_short_however_long_the_name,
+    what_a_stream_declares_and_does_not_use_is_bounded,
     every_refused_sample_is_told_however_many_there_are,
     an_oversized_message_ends_its_call_and_nothing_else,
     a_malformed_message_ends_its_call_and_nothing_else,
@@ -138,6 +141,8 @@ async fn columns_of_unequal_length_are_refused_together(server: Server) {
         v1::Packed { minima: vec![2.0, 2.0], ..good.clone() },
         v1::Packed { maxima: Vec::new(), ..good.clone() },
         v1::Packed { lasts: Vec::new(), ..good.clone() },
+        v1::Packed { sums: vec![1.0; 3], ..Default::default() },
+        v1::Packed { times_ms: vec![1, 2, 3], ..Default::default() },
     ];
     let series =
         vec![declare(0, "cols", "hits", Kind::Counter), declare(1, "cols", "size", Kind::Rolling)];
@@ -147,12 +152,13 @@ async fn columns_of_unequal_length_are_refused_together(server: Server) {
     let acks = client.stream(requests).await.unwrap();
     let rejections: Vec<_> = acks.iter().flat_map(|ack| ack.rejections.clone()).collect();
     assert!(rejections.iter().all(|one| one.reason() == Reason::ColumnLength));
-    let mut rows = [0u32; 8];
+    let mut rows = [0u32; 10];
     for (sequence, index, _) in told(&rejections) {
         assert_eq!(index, rows[sequence as usize - 2]);
         rows[sequence as usize - 2] += 1;
     }
-    assert_eq!(rows, [3, 2, 2, 2, 2, 2, 2, 0]);
+    // A column of times that is too long counts too.
+    assert_eq!(rows, [3, 2, 3, 2, 2, 2, 2, 3, 3, 0]);
     assert_eq!(acks.last().unwrap().accepted_samples, 4);
     server.stop().await.unwrap();
 }
@@ -217,6 +223,66 @@ async fn every_refused_sample_is_told_however_many_there_are(server: Server) {
     assert!(rejections.iter().map(|one| (one.sequence, one.index)).eq(expected));
     assert!(rejections.iter().all(|one| one.reason() == Reason::UndeclaredRef));
     assert_eq!(rejections.iter().filter(|one| !one.message.is_empty()).count(), 400);
+    server.stop().await.unwrap();
+}
+
+async fn folds_that_contradict_themselves_are_refused_and_harm_nothing(server: Server) {
+    let mut client = server.client().await;
+    let columns = || v1::Packed {
+        refs: vec![0; 4],
+        counts: vec![1 << 63, 1 << 48, 1, (1 << 48) + 1],
+        sums: vec![0.0, 0.0, 1.0, 0.0],
+        minima: vec![0.0; 4],
+        maxima: vec![0.0, 0.0, 2.0, 0.0],
+        lasts: vec![0.0, 0.0, 2.0, 0.0],
+        ..Default::default()
+    };
+    let declared = vec![declare(0, "f", "n", Kind::Rolling)];
+    let requests = vec![packed(declared, columns()), packed(Vec::new(), columns())];
+    let acks = client.stream(requests).await.unwrap();
+    let rejections: Vec<_> = acks.iter().flat_map(|ack| ack.rejections.clone()).collect();
+    let of = |sequence| [0, 2, 3].map(|index| (sequence, index, Reason::InvalidValue));
+    assert_eq!(told(&rejections), [of(1), of(2)].concat());
+    let request = v1::ExtractRequest { component: "f".to_owned(), ..Default::default() };
+    let (series, _) = client.extract(request).await.unwrap();
+    assert_eq!(series[0].count.iter().sum::<u64>(), 2 << 48);
+    server.stop().await.unwrap();
+}
+
+async fn a_refusal_is_short_however_long_the_name(server: Server) {
+    let mut client = server.client().await;
+    let long = "\u{1}".repeat(100_000);
+    let metrics = (0..100).map(|_| labelled(increment("l", "n", 1.0), &[(&long, "v")]));
+    let answer = client.record(metrics.chain([increment("l", "n", 1.0)]).collect()).await;
+    assert_eq!((answer.accepted, answer.rejections.len()), (1, 100));
+    assert!(prost::Message::encoded_len(&answer) < 100_000);
+    let series = v1::Series {
+        labels: [(long.clone(), String::new())].into(),
+        ..declare(0, "l", "n", Kind::Counter)
+    };
+    let columns =
+        v1::Packed { refs: vec![0; 65_536], increments: vec![1.0; 65_536], ..Default::default() };
+    let acks = client.stream(vec![packed(vec![series], columns)]).await.unwrap();
+    assert!(acks.iter().all(|ack| prost::Message::encoded_len(ack) < 2 << 20));
+    assert_eq!(acks.last().unwrap().rejected_count, 65_536);
+    server.stop().await.unwrap();
+}
+
+async fn what_a_stream_declares_and_does_not_use_is_bounded(server: Server) {
+    let mut client = server.client().await;
+    let series = |first: u32| {
+        let one = |n| v1::Series {
+            labels: (0..30).map(|l| (format!("l{l}"), "v".repeat(1000))).collect(),
+            ..declare(n, "d", "n", Kind::Counter)
+        };
+        v1::IngestRequest { series: (first..first + 100).map(one).collect(), ..Default::default() }
+    };
+    let requests = (0..8).map(|n| series(n * 100)).collect();
+    let acks = client.stream(requests).await.unwrap();
+    let warnings: Vec<_> = acks.iter().flat_map(|ack| ack.warnings.clone()).collect();
+    assert!(!warnings.is_empty(), "24 MB were declared");
+    assert!(warnings.iter().all(|text| text.contains("send their samples first")), "{warnings:?}");
+    assert_eq!(client.status().await.series_count, 0, "declaring makes nothing");
     server.stop().await.unwrap();
 }
 

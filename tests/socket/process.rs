@@ -215,6 +215,8 @@ async fn what_cannot_start_says_why_and_how_to_mend_it() {
     assert!(text.contains("HEALTH_BATCH_SIZE=many cannot be read"), "{text}");
     assert!(text.contains("HEALTH_BATCHSIZE is not a setting"), "{text}");
     assert!(text.contains("HEALTH_DB_PATH: another healthd has"), "{text}");
+    let (_, text) = failed(&["--listen=0.0.0.0:0"], &[]).await;
+    assert!(text.contains("HEALTH_INSECURE=true"), "an open door is asked for by name: {text}");
     let other = directory.path().join("other.db");
     let listen = format!("--listen={}", process.address);
     let output = command(&other, &[&listen]).output().await.unwrap();

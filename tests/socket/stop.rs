@@ -2,6 +2,7 @@
 
 use crate::support::{Backend, Server, increment, on_both, plain, until};
 use healthd::serve::proto::v1;
+use tokio::io::AsyncWriteExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -95,4 +96,57 @@ async fn a_stop_that_cannot_commit_says_what_is_lost() {
     let error = server.stop().await.unwrap_err().to_string();
     assert!(error.contains("HEALTH_STOP_TIMEOUT; 2 pending folds are lost"), "{error}");
     until("the lock is let go", async || other.execute_batch("ROLLBACK").ok()).await;
+}
+
+/// Clients that are stuck: half a request, a connection that says no more, a call without its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_do_not_answer_cost_nobody_a_sample() {
+    let flags = ["--flush-interval=1h", "--stop-timeout=2s"];
+    let server = Server::with(Backend::Sqlite, &flags).await;
+    let mut client = server.client().await;
+    client.record(vec![increment("s", "n", 5.0)]).await;
+    let mut stuck = Vec::new();
+    for begin in [&b"GET / HT"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        stuck.push(stream);
+    }
+    let server = server.restart(&flags).await;
+    let mut client = server.client().await;
+    assert_eq!(client.current("s").await["n"], 5.0);
+    server.stop().await.unwrap();
+    drop(stuck);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_is_told_that_its_answer_was_cut() {
+    let flags = ["--flush-interval=1h", "--max-extract-points=10000000"];
+    let server = Server::with(Backend::Memory, &flags).await;
+    let mut client = server.client().await;
+    let t = crate::support::second_ago(3000);
+    for n in 0..1000 {
+        let name = format!("m{n}");
+        let one =
+            |second: i64| crate::support::at(increment("slow", &name, 1.5), t + second * 1000);
+        client.record((0..1000).map(one).collect()).await;
+    }
+    let request = v1::ExtractRequest {
+        component: "slow".to_owned(),
+        step: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        max_points: 4000,
+        ..Default::default()
+    };
+    let mut answer = client.query.extract(request).await.unwrap().into_inner();
+    answer.message().await.unwrap();
+    // The rest is larger than what is on its way: the server is in the middle of it.
+    server.tell();
+    let status = loop {
+        match answer.message().await {
+            Ok(Some(message)) => assert_eq!(message.coverage, None, "the answer was cut"),
+            Ok(None) => panic!("an answer that was cut looks whole"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable);
+    server.stop().await.unwrap();
 }

@@ -8,6 +8,10 @@ use crate::series::SeriesId;
 use crate::time::Timestamp;
 use crate::value::{ValueError, check_value};
 
+/// The most observations that a fold from outside may claim: more than anybody makes, and few enough
+/// that no sum of counts that anybody sends overflows.
+pub const MAX_COUNT: u64 = 1 << 48;
+
 /// What can take in a later arrival of its own kind.
 pub trait Merge: Clone {
     /// Takes in `later`, which arrived after everything that is in `self`.
@@ -47,9 +51,9 @@ pub struct Rolling {
 /// A fold made elsewhere whose parts cannot be true together.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum FoldError {
-    /// No observations.
-    #[error("count is 0; a fold has at least one observation")]
-    Empty,
+    /// No observations, or more than can be.
+    #[error("count is {0}; a fold has 1 to 2^48 observations")]
+    Count(u64),
     /// One of its numbers.
     #[error("{0} {1}")]
     Value(&'static str, ValueError),
@@ -73,8 +77,8 @@ impl Rolling {
     /// max, and a sum that so many numbers between min and max can have (within rounding).
     pub fn checked(self) -> Result<Self, FoldError> {
         let part = |name, value| check_value(value).map_err(|e| FoldError::Value(name, e));
-        if self.count == 0 {
-            return Err(FoldError::Empty);
+        if self.count == 0 || self.count > MAX_COUNT {
+            return Err(FoldError::Count(self.count));
         }
         let fold = Self {
             sum: part("sum", self.sum)?,
@@ -85,6 +89,9 @@ impl Rolling {
         };
         if fold.min > fold.last || fold.last > fold.max {
             return Err(FoldError::Contradiction("min <= last <= max does not hold"));
+        }
+        if fold.count == 1 && (fold.min != fold.max || fold.sum != fold.max) {
+            return Err(FoldError::Contradiction("one observation is its sum, min, max and last"));
         }
         let count = fold.count as f64;
         let slack = 1e-9 * count * fold.min.abs().max(fold.max.abs());
@@ -97,7 +104,7 @@ impl Rolling {
 
 impl Merge for Rolling {
     fn merge(&mut self, later: &Self) {
-        self.count += later.count;
+        self.count = self.count.saturating_add(later.count);
         self.sum += later.sum;
         self.min = self.min.min(later.min);
         self.max = self.max.max(later.max);

@@ -126,8 +126,19 @@ proptest! {
 fn a_fold_whose_parts_contradict_each_other_is_refused() {
     let good = Rolling { count: 2, sum: 3.0, min: 1.0, max: 2.0, last: 2.0, last_time: at(0) };
     assert_eq!(good.checked(), Ok(good));
-    assert_eq!(Rolling { count: 0, ..good }.checked(), Err(FoldError::Empty));
+    assert_eq!(Rolling { count: 0, ..good }.checked(), Err(FoldError::Count(0)));
+    let endless = Rolling { count: MAX_COUNT + 1, ..good };
+    assert_eq!(endless.checked(), Err(FoldError::Count(MAX_COUNT + 1)));
+    let two_in_one = Rolling { count: 1, sum: 1.0, min: 0.0, max: 2.0, last: 2.0, ..good };
+    assert!(matches!(two_in_one.checked(), Err(FoldError::Contradiction(_))));
     assert!(matches!(Rolling { max: f64::NAN, ..good }.checked(), Err(FoldError::Value("max", _))));
     assert!(matches!(Rolling { last: 2.5, ..good }.checked(), Err(FoldError::Contradiction(_))));
     assert!(matches!(Rolling { sum: 4.5, ..good }.checked(), Err(FoldError::Contradiction(_))));
+}
+
+#[test]
+fn counts_never_wrap_around() {
+    let mut fold = Rolling { count: u64::MAX - 1, ..Rolling::one(0.0, at(0)) };
+    fold.merge(&Rolling { count: MAX_COUNT, ..Rolling::one(0.0, at(0)) });
+    assert_eq!(fold.count, u64::MAX);
 }

@@ -5,7 +5,7 @@
 //! 0x1F (names by their charset, values because control characters are refused), so the text is
 //! unambiguous and two equal sets of labels have equal texts.
 
-use crate::name::{NameError, check_name};
+use crate::name::{NameError, beginning, check_name};
 
 /// The most labels that a series has.
 pub const MAX_LABELS: usize = 32;
@@ -24,7 +24,7 @@ pub enum LabelsError {
     /// Too many of them.
     #[error("has {0} labels; at most {MAX_LABELS} are allowed")]
     TooMany(usize),
-    /// A label's name.
+    /// A label's name, of which the beginning is told.
     #[error("label name {0:?} {1}")]
     Name(String, NameError),
     /// A label's value is too long.
@@ -56,7 +56,7 @@ pub fn canonical_labels<'a>(
 }
 
 fn check_label(name: &str, value: &str) -> Result<(), LabelsError> {
-    check_name(name).map_err(|error| LabelsError::Name(name.to_owned(), error))?;
+    check_name(name).map_err(|error| LabelsError::Name(beginning(name), error))?;
     if value.len() > MAX_LABEL_VALUE_BYTES {
         return Err(LabelsError::ValueTooLong(name.to_owned(), value.len()));
     }

@@ -34,6 +34,11 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     Err(NameError::Character(wrong.unwrap_or(char::REPLACEMENT_CHARACTER)))
 }
 
+/// The beginning of a name that may be of any length, to tell it by.
+pub fn beginning(name: &str) -> String {
+    name.chars().take(60).collect()
+}
+
 const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'/' | b'-')
 }

@@ -7,6 +7,7 @@ use super::super::block::Block;
 use super::super::{Error, Flush, absent_series, check_sequence};
 use super::catalogue::{self, Known, kind_code};
 use super::connect::{error, was_rolled_back};
+use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,9 +17,14 @@ pub(super) fn commit(
     connection: &mut Connection,
     flush: &Flush,
     blocks: &[Block],
-    known: &mut Known,
+    known: &Mutex<Option<Known>>,
     begun: &AtomicBool,
 ) -> Result<(), Error> {
+    // Put back at the end only: whatever goes wrong, the next commit reads what the file holds.
+    let mut present = match known.lock().take() {
+        Some(known) => known,
+        None => catalogue::load(connection)?.0,
+    };
     let change =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
     let flush_seq: i64 =
@@ -27,8 +33,8 @@ pub(super) fn commit(
         return Ok(());
     }
     check_sequence(flush.seq, flush_seq as u64)?;
-    let added = catalogue::insert(&change, known, &flush.series)?;
-    if let Some(id) = flush.ids().find(|id| !known.has(&added, *id)) {
+    let added = catalogue::insert(&change, &present, &flush.series)?;
+    if let Some(id) = flush.ids().find(|id| !present.has(&added, *id)) {
         return Err(absent_series(id));
     }
     insert_blocks(&change, flush.seq, blocks).map_err(error)?;
@@ -43,7 +49,8 @@ pub(super) fn commit(
         begun.store(!was_rolled_back(&failure), Ordering::Release);
         return Err(error(failure));
     }
-    known.absorb(added);
+    present.absorb(added);
+    *known.lock() = Some(present);
     Ok(())
 }
 

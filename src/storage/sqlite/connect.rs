@@ -36,6 +36,35 @@ pub(super) fn check_version() -> Result<(), Error> {
     Err(Error::Unavailable(format!("SQLite {text} has the WAL-reset bug; link 3.51.3 or newer")))
 }
 
+/// Checks that the path is that of an ordinary file, present or not.
+pub(super) fn check_path(path: &Path) -> Result<(), Error> {
+    let name = path.display();
+    let refused = |why: &str| Err(Error::Unavailable(format!("HEALTH_DB_PATH: {name} {why}")));
+    let text = path.as_os_str().as_encoded_bytes();
+    if text.is_empty() || text.starts_with(b":") || text.starts_with(b"file:") {
+        return refused(
+            "is not the path of a file; for memory set HEALTH_PERSISTENCE_ENABLED=false",
+        );
+    }
+    match std::fs::metadata(path) {
+        Ok(file) if !file.is_file() => refused("is not an ordinary file; choose another path"),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Brings the whole log into the file and syncs it: an error of an earlier sync shows here.
+pub(super) fn complete_checkpoint(connection: &Connection) -> Result<(), Error> {
+    let (busy, log, done): (i64, i64, i64) = connection
+        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .map_err(error)?;
+    if busy == 0 && log == done {
+        return Ok(());
+    }
+    Err(Error::Unavailable(format!("the checkpoint is at {done} of {log} pages")))
+}
+
 /// Takes the file that stands for the right to write to the database.
 pub(super) fn lock(path: &Path) -> Result<File, Error> {
     let mut name = path.to_path_buf().into_os_string();

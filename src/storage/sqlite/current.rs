@@ -61,6 +61,12 @@ pub(super) fn absorb(connection: &mut Connection, meta: &Meta) -> Result<(), Err
     change.commit().map_err(error)
 }
 
+/// How many rows were flushed since the last time.
+pub(super) fn rows_after(connection: &Connection, meta: &Meta) -> Result<i64, Error> {
+    let sum = "SELECT coalesce(sum(rows), 0) FROM directory WHERE seq > ?1";
+    connection.query_row(sum, [meta.absorbed_seq as i64], |row| row.get(0)).map_err(error)
+}
+
 fn span_of(id: SeriesId) -> SeriesId {
     SeriesId::new(id.component(), id.ordinal() - id.ordinal() % SPAN)
 }

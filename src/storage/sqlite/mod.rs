@@ -31,8 +31,10 @@ pub struct Config {
     pub db_path: PathBuf,
 }
 
-/// After how many flushes the current records take in what was flushed.
+/// After how many flushes, or rows in them, the current records take in what was flushed. A start
+/// after a crash reads as much; a million rows take some tenths of a second.
 const ABSORB_FLUSHES: u64 = 256;
+const ABSORB_ROWS: i64 = 1_000_000;
 
 /// How often the time of the last life sign is written while nothing is flushed.
 const LIFE_SIGN_MS: i64 = 60_000;
@@ -41,9 +43,10 @@ const LIFE_SIGN_MS: i64 = 60_000;
 pub struct Sqlite {
     path: PathBuf,
     pools: Pools,
-    known: Arc<Mutex<Known>>,
-    /// Keeps a second server off the same file.
-    _lock: std::fs::File,
+    /// None when a commit's outcome left open what the file holds: the next one reads it.
+    known: Arc<Mutex<Option<Known>>>,
+    /// Keeps a second server off the same file, until it is closed.
+    lock: Mutex<Option<std::fs::File>>,
 }
 
 impl Sqlite {
@@ -52,12 +55,13 @@ impl Sqlite {
     pub async fn open(config: &Config, now: Timestamp) -> Result<Self, Error> {
         connect::check_version()?;
         let path = config.db_path.clone();
+        connect::check_path(&path)?;
         // Before anything is set: even a pragma changes a file.
         schema::check_ours(&path)?;
         let lock = connect::lock(&path)?;
         let pools = Pools::new(&path)?;
         pools.write(move |connection| schema::prepare(connection, now)).await?;
-        Ok(Self { path, pools, known: Arc::default(), _lock: lock })
+        Ok(Self { path, pools, known: Arc::default(), lock: Mutex::new(Some(lock)) })
     }
 }
 
@@ -86,7 +90,7 @@ impl Storage for Sqlite {
                 ))),
             });
             let series = series.collect::<Result<_, _>>()?;
-            *known.lock() = loaded;
+            *known.lock() = Some(loaded);
             Ok(Recovered { incarnation: meta.incarnation, flush_seq: meta.flush_seq, series })
         };
         self.pools.write(recover).await
@@ -113,7 +117,7 @@ impl Storage for Sqlite {
         let commit = {
             let committed = committed.clone();
             move |connection: &mut Connection| {
-                commit::commit(connection, &flush, &blocks, &mut known.lock(), &committed)
+                commit::commit(connection, &flush, &blocks, &known, &committed)
             }
         };
         match self.pools.write(commit).await {
@@ -126,9 +130,7 @@ impl Storage for Sqlite {
     async fn committed(&self) -> Result<u64, Error> {
         self.pools.reopen();
         let read = |connection: &mut Connection| {
-            connection
-                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-                .map_err(connect::error)?;
+            connect::complete_checkpoint(connection)?;
             Ok(schema::Meta::read(connection)?.flush_seq)
         };
         self.pools.write(read).await
@@ -146,7 +148,8 @@ impl Storage for Sqlite {
     async fn maintain(&self, now: Timestamp) -> Result<(), Error> {
         let maintain = move |connection: &mut Connection| {
             let meta = schema::Meta::read(connection)?;
-            if meta.flush_seq - meta.absorbed_seq >= ABSORB_FLUSHES {
+            let flushes = meta.flush_seq - meta.absorbed_seq;
+            if flushes >= ABSORB_FLUSHES || current::rows_after(connection, &meta)? >= ABSORB_ROWS {
                 current::absorb(connection, &meta)?;
             }
             if now.as_ms() - meta.active.as_ms() >= LIFE_SIGN_MS {
@@ -192,7 +195,9 @@ impl Storage for Sqlite {
             schema::set_active(connection, now, true)
         };
         self.pools.write(close).await?;
-        self.pools.close().await
+        self.pools.close().await?;
+        drop(self.lock.lock().take());
+        Ok(())
     }
 }
 
@@ -207,8 +212,9 @@ fn extent(connection: &Connection, range: Range) -> rusqlite::Result<Extent> {
         .optional()?
         .flatten();
     let mut events = connection.prepare_cached(
-        "SELECT since_ms, time_ms, clean FROM event
-         WHERE time_ms > ?1 AND since_ms < ?2 ORDER BY since_ms",
+        "SELECT since_ms, time_ms, clean FROM (
+             SELECT * FROM event WHERE time_ms > ?1 AND since_ms < ?2 ORDER BY id DESC LIMIT 100
+         ) ORDER BY since_ms",
     )?;
     let gaps = events.query_map(bounds, |row| {
         let (since, time) = (Timestamp::from_ms(row.get(0)?), Timestamp::from_ms(row.get(1)?));

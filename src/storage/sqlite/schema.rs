@@ -13,6 +13,9 @@ use std::path::Path;
 /// "hlth": tells our files from others'.
 const APPLICATION_ID: i32 = 0x686c_7468;
 
+/// How many starts are remembered.
+const MAX_EVENTS: i64 = 10_000;
+
 /// One step for each released form of the file; a step is never changed once it is released.
 const STEPS: &[M<'_>] = &[M::up(
     "CREATE TABLE meta (
@@ -123,6 +126,8 @@ pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<(),
             )
             .map_err(error)?;
     }
+    let trim = "DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1";
+    change.execute(trim, [MAX_EVENTS]).map_err(error)?;
     change.commit().map_err(error)?;
     set_active(connection, now, false)
 }

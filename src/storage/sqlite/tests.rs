@@ -190,3 +190,33 @@ async fn a_locked_file_is_not_committed_and_the_next_attempt_is() {
     commit(fixture.storage(), flush).await;
     assert_eq!(fixture.storage().committed().await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn after_an_unknown_outcome_the_next_commit_knows_what_the_file_holds() {
+    let fixture = fixture().await;
+    let (first, second) = (series(1, 0), series(1, 1));
+    let lost = flush(1, std::slice::from_ref(&first), &[(first.id, 5, grew(1.0))]);
+    commit(fixture.storage(), lost.clone()).await;
+    // As if the commit had been reported as failed, though it is in the file.
+    *fixture.storage.as_ref().unwrap().known.lock() = Some(Known::default());
+    commit(fixture.storage(), lost).await;
+    let folds = [(first.id, 6, grew(1.0)), (second.id, 6, conformance::seen(1.0, 6000))];
+    commit(fixture.storage(), flush(2, std::slice::from_ref(&second), &folds)).await;
+    *fixture.storage.as_ref().unwrap().known.lock() = Some(Known::default());
+    let third = series(1, 2);
+    let next = flush(3, std::slice::from_ref(&third), &[(third.id, 7, grew(1.0))]);
+    let outcome = fixture.storage().commit(next.clone()).await;
+    assert!(matches!(outcome, Commit::NotCommitted(_)), "what it knew was wrong: {outcome:?}");
+    commit(fixture.storage(), next).await;
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_file_is_refused_before_anything_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    for path in [Path::new(":memory:"), Path::new("file:x.db?mode=memory"), directory.path()] {
+        let config = Config { db_path: path.to_owned() };
+        let error = Sqlite::open(&config, at(0)).await.err().unwrap().to_string();
+        assert!(error.starts_with("HEALTH_DB_PATH: "), "{error}");
+    }
+    assert!(!Path::new(":memory:.lock").exists());
+}
