@@ -23,8 +23,6 @@ use tonic::{Request, Response, Status, Streaming};
 const ACK_EVERY: Duration = Duration::from_millis(10);
 /// or so many requests.
 const ACK_REQUESTS: u64 = 64;
-/// How long a client has to see the end of its stream and stop sending.
-const DISCARD_FOR: Duration = Duration::from_secs(1);
 /// Acks that wait for a slow client.
 const ACKS_AHEAD: usize = 8;
 /// Bytes of rejections' messages that are told at once. Clients take messages of 4 MiB.
@@ -125,8 +123,6 @@ impl Conversation {
         }
         if let End::Failed(status) = end {
             drop(answers.send(Err(status)).await);
-            drop((answers, self));
-            discard(requests).await;
         }
     }
 
@@ -214,13 +210,6 @@ impl Conversation {
         let ack = self.acks.next();
         drop(self.answers.send(Ok(ack)).await);
     }
-}
-
-/// Reads on for a moment after the last word. A connection that is closed while its client still
-/// sends is reset, and what was said to the client may never be read.
-async fn discard(mut requests: Streaming<v1::IngestRequest>) {
-    let end = Instant::now() + DISCARD_FOR;
-    while let Ok(Ok(Some(_))) = tokio::time::timeout_at(end, requests.message()).await {}
 }
 
 /// What a stream's next ack says.

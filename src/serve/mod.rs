@@ -8,12 +8,14 @@ mod call;
 mod convert;
 mod drain;
 mod ingest;
+mod linger;
 mod page;
 pub mod proto;
 mod query;
 mod status;
 
 use crate::engine::Engine;
+use linger::Lingering;
 use proto::v1::admin_service_server::AdminServiceServer;
 use proto::v1::ingest_service_server::IngestServiceServer;
 use proto::v1::query_service_server::QueryServiceServer;
@@ -22,6 +24,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
@@ -169,8 +172,9 @@ impl Doors {
 
 /// Connections without Nagle's algorithm, with which a call takes 40 ms longer. The server's own
 /// setting for it does not reach a listener that it is given.
-fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
+fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<Lingering>> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    incoming.map(|stream| stream.map(Lingering::new))
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
@@ -184,13 +188,13 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio_stream::StreamExt;
 
     #[tokio::test]
     async fn connections_are_without_nagles_algorithm() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let accepted = incoming(listener).next().await.unwrap().unwrap();
+        let mut incoming = std::pin::pin!(incoming(listener));
+        let accepted = incoming.next().await.unwrap().unwrap();
         assert!(accepted.nodelay().unwrap());
         drop(client);
     }

@@ -1,10 +1,11 @@
 //! A stop ends everything with an answer, and loses nothing that was accepted.
 
 use crate::support::{Backend, Server, increment, on_both, plain, until};
-use healthd::serve::proto::v1;
+use healthd::serve::proto::v1::{self, query_service_client::QueryServiceClient};
 use tokio::io::AsyncWriteExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -136,9 +137,12 @@ async fn a_slow_reader_is_told_that_its_answer_was_cut() {
         max_points: 4000,
         ..Default::default()
     };
-    let mut answer = client.query.extract(request).await.unwrap().into_inner();
+    // What is on its way is 64 KB at most: the server stays in the middle of its 14 MB.
+    let channel = Channel::from_shared(format!("http://{}", server.address)).unwrap();
+    let channel = channel.initial_stream_window_size(65_535).connect().await.unwrap();
+    let mut slow = QueryServiceClient::new(channel);
+    let mut answer = slow.extract(request).await.unwrap().into_inner();
     answer.message().await.unwrap();
-    // The rest is larger than what is on its way: the server is in the middle of it.
     server.tell();
     let status = loop {
         match answer.message().await {
