@@ -174,6 +174,8 @@ async fn send_parts(
     let mut message = v1::ExtractResponse::default();
     let mut bytes = 0;
     while let Some(part) = extraction.next().await? {
+        // A storage in memory never waits: let others run, and a stop or a lost client be seen.
+        tokio::task::yield_now().await;
         for points in &part {
             let series = to_points(points);
             let length = series.encoded_len();

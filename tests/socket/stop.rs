@@ -1,6 +1,6 @@
 //! A stop ends everything with an answer, and loses nothing that was accepted.
 
-use crate::support::{Backend, Server, increment, on_both, plain, until};
+use crate::support::{Backend, Server, declare, increment, on_both, packed, plain, until};
 use healthd::serve::proto::v1::{self, query_service_client::QueryServiceClient};
 use tokio::io::AsyncWriteExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -125,12 +125,19 @@ async fn a_slow_reader_is_told_that_its_answer_was_cut() {
     let server = Server::with(Backend::Memory, &flags).await;
     let mut client = server.client().await;
     let t = crate::support::second_ago(3000);
-    for n in 0..1000 {
-        let name = format!("m{n}");
-        let one =
-            |second: i64| crate::support::at(increment("slow", &name, 1.5), t + second * 1000);
-        client.record((0..1000).map(one).collect()).await;
-    }
+    let series = (0..1000).map(|n| declare(n, "slow", &format!("m{n}"), v1::Kind::Counter));
+    let mut requests = vec![packed(series.collect(), v1::Packed::default())];
+    requests.extend((0..20).map(|part| {
+        let rows = || (0..50).flat_map(|second| (0..1000).map(move |n| (n, part * 50 + second)));
+        let columns = v1::Packed {
+            refs: rows().map(|(n, _)| n).collect(),
+            increments: vec![1.5; 50_000],
+            times_ms: rows().map(|(_, second)| t + second * 1000).collect(),
+            ..Default::default()
+        };
+        packed(Vec::new(), columns)
+    }));
+    client.stream(requests).await.unwrap();
     let request = v1::ExtractRequest {
         component: "slow".to_owned(),
         step: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
@@ -143,7 +150,16 @@ async fn a_slow_reader_is_told_that_its_answer_was_cut() {
     let mut slow = QueryServiceClient::new(channel);
     let mut answer = slow.extract(request).await.unwrap().into_inner();
     answer.message().await.unwrap();
+    let (_open, requests) = tokio::sync::mpsc::channel(1);
+    let mut acks = client.ingest.ingest(ReceiverStream::new(requests)).await.unwrap().into_inner();
     server.tell();
+    // The word has reached the doors when another stream is ended by it.
+    let word = loop {
+        if let Err(status) = acks.message().await {
+            break status;
+        }
+    };
+    assert_eq!(word.code(), Code::Unavailable, "{word:?}");
     let status = loop {
         match answer.message().await {
             Ok(Some(message)) => assert_eq!(message.coverage, None, "the answer was cut"),
