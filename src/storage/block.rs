@@ -164,7 +164,7 @@ pub fn decode(data: &[u8]) -> Result<Rows, BlockError> {
         Kind::Counter => Rows::Counter(decode_rows(rows, width, &mut reader)?),
         Kind::Rolling => Rows::Rolling(decode_rows(rows, width, &mut reader)?),
     };
-    if reader.rest.is_empty() { Ok(rows) } else { Err(BlockError::Bounds("the length")) }
+    if reader.is_empty() { Ok(rows) } else { Err(BlockError::Bounds("the length")) }
 }
 
 fn decode_rows<F: Columns>(
@@ -269,7 +269,8 @@ pub(super) fn write_column<T: Number>(numbers: impl Iterator<Item = T>, out: &mu
     out.extend_from_slice(&column);
 }
 
-fn write_varint(mut number: u64, out: &mut Vec<u8>) {
+/// Appends a number as LEB128.
+pub(super) fn write_varint(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -288,6 +289,11 @@ impl<'a> Reader<'a> {
         Self { rest }
     }
 
+    /// Whether all is read.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     fn take(&mut self, length: usize) -> Result<&'a [u8], BlockError> {
         let (taken, rest) = self.rest.split_at_checked(length).ok_or(BlockError::Short)?;
         self.rest = rest;
@@ -298,7 +304,8 @@ impl<'a> Reader<'a> {
         Ok(self.take(1)?[0])
     }
 
-    fn varint(&mut self) -> Result<u64, BlockError> {
+    /// Reads a number as LEB128.
+    pub(super) fn varint(&mut self) -> Result<u64, BlockError> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

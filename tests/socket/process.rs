@@ -141,7 +141,7 @@ async fn a_kill_loses_at_most_what_was_not_durable() {
 async fn a_terminate_in_mid_stream_keeps_everything_that_was_accepted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("health.db");
-    let process = Process::start(&path, &["--flush-interval=1h"]).await;
+    let mut process = Process::start(&path, &["--flush-interval=1h"]).await;
     let mut client = process.client().await;
     let (sender, requests) = tokio::sync::mpsc::channel(4);
     let mut acks = client.ingest.ingest(ReceiverStream::new(requests)).await.unwrap().into_inner();
@@ -164,10 +164,7 @@ async fn a_terminate_in_mid_stream_keeps_everything_that_was_accepted() {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert_eq!(last.durable_through, last.accepted_through, "the last ack is durable");
     drop((acks, sending));
-    let (exit, log) = {
-        let mut process = process;
-        process.ended().await
-    };
+    let (exit, log) = process.ended().await;
     assert!(exit.success(), "{log}");
     let process = Process::start(&path, &[]).await;
     let mut client = process.client().await;

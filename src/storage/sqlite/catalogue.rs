@@ -4,6 +4,7 @@
 //! tells which ids exist.
 
 use super::super::Error;
+use super::super::block::{Reader, write_varint};
 use super::connect::error;
 use model::{ComponentId, Kind, Labels, Metric, Series, SeriesId};
 use rusqlite::{Connection, Transaction, params};
@@ -71,7 +72,7 @@ fn insert_one(
     let mut labels = Vec::new();
     for (name, value) in series.labels.iter() {
         for text in [name, value] {
-            push_varint(text_id(change, known, added, text)? as u64, &mut labels);
+            write_varint(text_id(change, known, added, text)? as u64, &mut labels);
         }
     }
     let insert = "INSERT INTO series (id, metric, labels) VALUES (?1, ?2, ?3)";
@@ -188,34 +189,14 @@ fn each(
     read().map_err(error)
 }
 
-fn read_labels(mut bytes: &[u8], texts: &HashMap<i64, Arc<str>>) -> Option<Labels> {
+fn read_labels(bytes: &[u8], texts: &HashMap<i64, Arc<str>>) -> Option<Labels> {
+    let mut reader = Reader::new(bytes);
     let mut parts: Vec<&str> = Vec::new();
-    while !bytes.is_empty() {
-        parts.push(texts.get(&(read_varint(&mut bytes)? as i64))?);
+    while !reader.is_empty() {
+        parts.push(texts.get(&(reader.varint().ok()? as i64))?);
     }
     let pairs: Vec<(&str, &str)> = parts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     parts.len().is_multiple_of(2).then(|| Labels::new(pairs.into_iter()).ok()).flatten()
-}
-
-fn push_varint(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u64::from(first & 0x7f) << shift;
-        if *first < 0x80 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 pub(super) const fn kind_code(kind: Kind) -> i64 {
