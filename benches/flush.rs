@@ -189,7 +189,7 @@ impl Numbers {
         };
         let mut fold = one();
         let more = [one(), one()];
-        if fold.last_time.as_ms() % 2 == 0 {
+        if fold.last_time().as_ms() % 2 == 0 {
             for later in &more {
                 fold.merge(later);
             }

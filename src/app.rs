@@ -6,7 +6,7 @@
 
 use crate::collect::Collector;
 use crate::config::Config;
-use crate::engine::{Clock, Engine};
+use crate::engine::{Clock, Engine, Flusher, Maintainer};
 use crate::serve::Doors;
 use crate::storage::{Storage, memory::Memory, sqlite::Sqlite};
 use anyhow::{Context, anyhow, bail};
@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 pub struct App {
     doors: Doors,
     engine: Arc<Engine>,
-    flusher: crate::engine::Flusher,
+    flusher: Flusher,
+    maintainer: Maintainer,
     collector: Option<Collector>,
     stop_timeout: Duration,
 }
@@ -38,10 +39,10 @@ impl App {
         } else {
             Arc::new(Memory::new(&config.memory)?)
         };
-        let (engine, flusher) = Engine::open(config.engine, storage, clock).await?;
+        let (engine, flusher, maintainer) = Engine::open(config.engine, storage, clock).await?;
         let collector = Collector::new(engine.clone(), &config.collect);
         let stop_timeout = config.stop_timeout;
-        Ok(Self { doors, engine, flusher, collector, stop_timeout })
+        Ok(Self { doors, engine, flusher, maintainer, collector, stop_timeout })
     }
 
     /// Where the service listens.
@@ -57,6 +58,8 @@ impl App {
         doors.spawn(self.doors.run(self.engine.clone(), stop_doors.clone()));
         let mut flush = JoinSet::new();
         flush.spawn(self.flusher.run(stop_flush.clone()));
+        let mut maintain = JoinSet::new();
+        maintain.spawn(self.maintainer.run(stop_doors.clone()));
         let mut collect = JoinSet::new();
         if let Some(collector) = self.collector {
             collect.spawn(collector.run(stop_doors.clone()));
@@ -68,6 +71,9 @@ impl App {
                 Ok(Ok(())) => anyhow!("the doors closed by themselves"),
                 Err(error) => anyhow!(error).context("the doors failed"),
             }),
+            Some(ended) = maintain.join_next() => {
+                Some(anyhow!("the maintenance ended by itself: {ended:?}"))
+            }
             Some(ended) = flush.join_next() => bail!("the flush ended by itself: {ended:?}"),
         };
         tracing::info!("stopping");

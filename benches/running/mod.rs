@@ -22,12 +22,13 @@ pub(super) const NOW: Timestamp = Timestamp::from_ms(1_767_225_600_000);
 /// Less than the default, so that a flusher which falls behind keeps the machine's memory free.
 const MAX_PENDING_BYTES: NonZeroUsize = NonZeroUsize::new(64 << 20).expect("above 0");
 
-/// An engine whose flusher runs.
+/// An engine whose flusher and maintainer run.
 pub(super) struct Running {
     runtime: Runtime,
     engine: Arc<Engine>,
     stop: CancellationToken,
     flusher: JoinHandle<Result<(), storage::Error>>,
+    maintainer: JoinHandle<()>,
 }
 
 impl Running {
@@ -35,10 +36,11 @@ impl Running {
     pub(super) fn start(runtime: Runtime, storage: Arc<dyn Storage>) -> Self {
         let config = Config { max_pending_bytes: MAX_PENDING_BYTES, ..Config::default() };
         let opened = runtime.block_on(Engine::open(config, storage, Clock::new(|| NOW)));
-        let (engine, flusher) = opened.expect("the storage is new");
+        let (engine, flusher, maintainer) = opened.expect("the storage is new");
         let stop = CancellationToken::new();
         let flusher = runtime.spawn(flusher.run(stop.clone()));
-        Self { runtime, engine, stop, flusher }
+        let maintainer = runtime.spawn(maintainer.run(stop.clone()));
+        Self { runtime, engine, stop, flusher, maintainer }
     }
 
     /// Ingests one request, all of which must be accepted, and says how long that took.
@@ -70,9 +72,10 @@ impl Running {
 
     /// Stops the flusher, which commits all that is pending and closes the storage.
     pub(super) fn stop(self) {
-        let Self { runtime, engine, stop, flusher } = self;
+        let Self { runtime, engine, stop, flusher, maintainer } = self;
         stop.cancel();
         runtime.block_on(async move {
+            maintainer.await.expect("the maintainer does not panic");
             flusher.await.expect("the flusher does not panic").expect("the storage works");
             // Connections are let go with the runtime's help, so the last owner ends inside it.
             drop(engine);

@@ -7,7 +7,7 @@
 use super::round::{round_step, round_up};
 use super::{Engine, Error, GLOBAL};
 use crate::state::Selected;
-use crate::storage::{Gap, Scan};
+use crate::storage::{Gap, Parts, Scan};
 use model::{Fold, Range, Selector, Series, SeriesId, Timestamp, Width};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -108,7 +108,11 @@ impl Engine {
         }
         let selected = self.find(&request.selector)?;
         let deadline = self.deadline(request.deadline);
-        let extent = tokio::time::timeout_at(deadline.into(), self.storage.extent(range));
+        let ids = selected.iter().map(|selected| selected.series.id);
+        let bounds = (ids.clone().min(), ids.max());
+        let (Some(first), Some(last)) = bounds else { unreachable!("there are some") };
+        let extent = self.storage.extent(range, (first, last));
+        let extent = tokio::time::timeout_at(deadline.into(), extent);
         let extent = extent.await.map_err(|_| Error::Deadline)??;
         let base = self.config.retention.0.base_width();
         let tier = extent.widest.map_or(base, |widest| widest.max(base));
@@ -213,10 +217,15 @@ impl Extraction {
         // The copy comes before the snapshot: a flush that commits in between is in both, and
         // dropped here by its number. The other way round it would be in neither.
         let pending = self.engine.state.pending(&wanted, self.range);
-        let scan =
-            Scan { series: ids, range: self.range, step: self.step, deadline: self.deadline };
+        let scan = Scan {
+            series: ids,
+            range: self.range,
+            step: self.step,
+            parts: Parts::NoSketches,
+            deadline: self.deadline,
+        };
         let mut scanned = self.engine.storage.scan(scan).await?;
-        for copy in pending.iter().filter(|copy| copy.seq > scanned.flush_seq) {
+        for copy in pending.into_iter().filter(|copy| copy.seq > scanned.flush_seq) {
             scanned.steps.add(copy.row.series, copy.row.start, copy.row.fold);
         }
         let mut points = Vec::with_capacity(part.len());

@@ -15,8 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Waits between attempts: the first, and the longest after doubling.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How often the storage may tidy up.
-const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// How far the flush is.
 #[derive(Clone, Debug, Default)]
@@ -77,14 +75,11 @@ impl Flusher {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let mut tick = tokio::time::interval_at(Instant::now() + self.interval, self.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tidy = tokio::time::interval_at(Instant::now() + MAINTAIN_EVERY, MAINTAIN_EVERY);
-        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = tick.tick() => self.flush().await,
                 () = self.wake.notified() => self.flush().await,
-                _ = tidy.tick() => self.maintain().await,
             }
         }
         self.state.close();
@@ -144,11 +139,5 @@ impl Flusher {
             rollings: frozen.rollings(),
         };
         tokio::task::spawn_blocking(sort).await.expect("sorting does not panic")
-    }
-
-    async fn maintain(&self) {
-        if let Err(error) = self.storage.maintain(self.clock.now()).await {
-            tracing::warn!(%error, "the storage could not be tidied up; it is tried again");
-        }
     }
 }

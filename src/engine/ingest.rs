@@ -9,7 +9,8 @@ use super::{Engine, Error};
 use crate::state::{Batch, Declaration, Outcome, Place, State, Targets, Value};
 use crate::storage::Durability;
 use model::{
-    Kind, Rolling, SeriesKey, Timestamp, canonical_labels, check_increment, check_name, check_value,
+    Kind, Many, SeriesKey, Sketch, Timestamp, canonical_labels, check_increment, check_name,
+    check_value,
 };
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -454,14 +455,15 @@ impl Packed<'_> {
         Ok(())
     }
 
-    fn fold(&self, row: usize, last_time: Timestamp) -> Rolling {
-        Rolling {
+    fn fold(&self, row: usize, last_time: Timestamp) -> Many {
+        Many {
             count: self.counts[row],
             sum: self.sums[row],
             min: self.minima[row],
             max: self.maxima[row],
             last: self.lasts[row],
             last_time,
+            sketch: Sketch::default(),
         }
     }
 }

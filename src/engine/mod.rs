@@ -8,6 +8,7 @@ mod dictionary;
 mod extract;
 mod flush;
 mod ingest;
+mod maintain;
 mod query;
 mod rejection;
 mod round;
@@ -17,6 +18,7 @@ pub use dictionary::Declared;
 pub use extract::{Coverage, Extract, Extraction, Points};
 pub use flush::Flusher;
 pub use ingest::{GLOBAL, MAX_SAMPLES, Packed, Plain, Receipt, Source, Stream};
+pub use maintain::Maintainer;
 pub use query::{ComponentInfo, CurrentInfo, MetricInfo};
 pub use rejection::{MAX_MESSAGES, Reason, Rejection};
 
@@ -206,12 +208,13 @@ pub struct Status {
 }
 
 impl Engine {
-    /// Goes on from what is stored. The flusher must be run, or nothing becomes durable.
+    /// Goes on from what is stored. The flusher must be run, or nothing becomes durable; without the
+    /// maintainer what is stored only grows.
     pub async fn open(
         config: Config,
         storage: Arc<dyn Storage>,
         clock: Clock,
-    ) -> Result<(Arc<Self>, Flusher), Error> {
+    ) -> Result<(Arc<Self>, Flusher, Maintainer), Error> {
         let recovered = storage.recover().await?;
         let width = config.retention.0.base_width();
         let seed = Seed { flush_seq: recovered.flush_seq, series: recovered.series };
@@ -229,6 +232,8 @@ impl Engine {
             width,
             recovered.flush_seq,
         );
+        let maintainer =
+            Maintainer::new(storage.clone(), clock.clone(), config.retention.0.clone());
         let engine = Self {
             state,
             storage,
@@ -240,7 +245,7 @@ impl Engine {
             accepted: AtomicU64::new(0),
             rejected: rejection::Tally::default(),
         };
-        Ok((Arc::new(engine), flusher))
+        Ok((Arc::new(engine), flusher, maintainer))
     }
 
     /// The time now.

@@ -182,10 +182,10 @@ pub(super) fn to_points(points: &engine::Points) -> v1::SeriesPoints {
             Fold::Counter(fold) => series.value.push(fold.sum),
             Fold::Rolling(fold) => {
                 series.value.push(fold.mean());
-                series.count.push(fold.count);
-                series.min.push(fold.min);
-                series.max.push(fold.max);
-                series.last.push(fold.last);
+                series.count.push(fold.count());
+                series.min.push(fold.min());
+                series.max.push(fold.max());
+                series.last.push(fold.last());
             }
         }
     }

@@ -125,9 +125,10 @@ impl Batch {
         fold: Rolling,
     ) {
         let value = Staged::Fold(self.folds.len() as u32);
+        let time = fold.last_time();
         self.folds.push(fold);
         let shard = place.map_or_else(|| shard_of(hash), |place| place.shard);
-        self.push_at(shard, Sample { target, index, time: fold.last_time, value });
+        self.push_at(shard, Sample { target, index, time, value });
     }
 
     fn push_at(&mut self, shard: u32, sample: Sample) {

@@ -12,18 +12,22 @@ pub(super) struct Part {
     pub(super) counters: Vec<Row<Counter>>,
     pub(super) rollings: Vec<Row<Rolling>>,
     pub(super) created: Vec<Arc<Series>>,
+    /// What its folds take.
+    pub(super) bytes: usize,
 }
 
 /// A frozen generation.
 pub struct Frozen {
     seq: u64,
     since: Timestamp,
+    bytes: usize,
     parts: Vec<Part>,
 }
 
 impl Frozen {
     pub(super) fn new(seq: u64, since: Timestamp, parts: Vec<Part>) -> Self {
-        Self { seq, since, parts }
+        let bytes = parts.iter().map(|part| part.bytes).sum();
+        Self { seq, since, bytes, parts }
     }
 
     /// The number of the flush that commits it.
@@ -43,8 +47,7 @@ impl Frozen {
 
     /// How many bytes they take.
     pub fn bytes(&self) -> usize {
-        let bytes = |part: &Part| size_of_val(&*part.counters) + size_of_val(&*part.rollings);
-        self.parts.iter().map(bytes).sum()
+        self.bytes
     }
 
     /// The counters' folds in the order of (series, start), each bucket once.
@@ -77,7 +80,7 @@ impl Frozen {
 }
 
 /// Sorts and merges. The sort is stable, so rows of one bucket merge in the order of arrival.
-fn merged<'a, F: Merge + Copy + 'a>(parts: impl Iterator<Item = &'a [Row<F>]>) -> Vec<Row<F>> {
+fn merged<'a, F: Merge + 'a>(parts: impl Iterator<Item = &'a [Row<F>]>) -> Vec<Row<F>> {
     let mut rows: Vec<Row<F>> = Vec::new();
     for part in parts {
         rows.extend_from_slice(part);

@@ -21,11 +21,13 @@ impl OpenRow {
 
 pub(super) struct Log<F> {
     rows: Vec<Row<F>>,
+    /// Bytes that the folds have on the heap.
+    heap: usize,
 }
 
 impl<F: Merge> Log<F> {
     pub(super) const fn new() -> Self {
-        Self { rows: Vec::new() }
+        Self { rows: Vec::new(), heap: 0 }
     }
 
     /// Folds one more thing into the bucket that starts at `start`.
@@ -40,11 +42,14 @@ impl<F: Merge> Log<F> {
         if open.generation == generation {
             let row = &mut self.rows[open.row as usize];
             if row.start == start {
+                let before = row.fold.heap_bytes();
                 row.fold.merge(&fold);
+                self.heap += row.fold.heap_bytes().saturating_sub(before);
                 return;
             }
         }
         *open = OpenRow { generation, row: self.rows.len() as u32 };
+        self.heap += fold.heap_bytes();
         self.rows.push(Row { series, start, fold });
     }
 
@@ -55,10 +60,17 @@ impl<F: Merge> Log<F> {
     /// Takes all rows out. The next generation probably needs as much room, so that is kept ready.
     pub(super) fn take(&mut self) -> Vec<Row<F>> {
         let room = Vec::with_capacity(self.rows.len());
+        self.heap = 0;
         std::mem::replace(&mut self.rows, room)
     }
 
+    /// Bytes that the rows take.
     pub(super) fn bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<Row<F>>()
+        size_of_val(&*self.rows) + self.heap
+    }
+
+    /// Bytes that are held ready for more rows.
+    pub(super) fn spare_bytes(&self) -> usize {
+        (self.rows.capacity() - self.rows.len()) * size_of::<Row<F>>()
     }
 }

@@ -65,7 +65,7 @@ pub enum Denied {
 }
 
 /// A pending fold as a query sees it: with the flush that will commit it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PendingFold {
     /// Its flush.
     pub seq: u64,

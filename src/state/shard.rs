@@ -77,7 +77,9 @@ impl Shard {
 
     /// Takes out what is pending.
     pub(super) fn take(&mut self) -> Part {
+        let bytes = self.size().bytes;
         Part {
+            bytes,
             counters: self.counters.take(),
             rollings: self.rollings.take(),
             created: std::mem::take(&mut self.created),
@@ -97,16 +99,20 @@ impl Shard {
     pub(super) fn bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Slot>()
             + self.index.capacity() * (size_of::<u32>() + 1)
-            + self.counters.bytes()
-            + self.rollings.bytes()
+            + self.counters.spare_bytes()
+            + self.rollings.spare_bytes()
+            + self.size().bytes
     }
 
-    fn rows(&self) -> (usize, usize) {
-        (self.counters.rows().len(), self.rollings.rows().len())
+    fn size(&self) -> Grown {
+        Grown {
+            rows: self.counters.rows().len() + self.rollings.rows().len(),
+            bytes: self.counters.bytes() + self.rollings.bytes(),
+        }
     }
 }
 
-pub(super) fn copy_rows<F: Copy + Into<model::Fold>>(
+pub(super) fn copy_rows<F: Clone + Into<model::Fold>>(
     rows: &[Row<F>],
     seq: u64,
     fits: &impl Fn(SeriesId, Timestamp) -> bool,
@@ -114,7 +120,7 @@ pub(super) fn copy_rows<F: Copy + Into<model::Fold>>(
 ) {
     found.extend(rows.iter().filter(|row| fits(row.series, row.start)).map(|row| PendingFold {
         seq,
-        row: Row { series: row.series, start: row.start, fold: row.fold.into() },
+        row: Row { series: row.series, start: row.start, fold: row.fold.clone().into() },
     }));
 }
 
@@ -136,7 +142,7 @@ impl Writer<'_> {
         targets: &mut impl Targets,
         outcome: &mut Outcome,
     ) -> Grown {
-        let (counters, rollings) = self.shard.rows();
+        let before = self.shard.size();
         for sample in samples {
             let slot = match targets.place(sample.target) {
                 Some(place) => place.slot,
@@ -153,10 +159,8 @@ impl Writer<'_> {
                 Err(refused) => outcome.refused.push((sample.index, refused)),
             }
         }
-        let (more_counters, more_rollings) = self.shard.rows();
-        let (counters, rollings) = (more_counters - counters, more_rollings - rollings);
-        let bytes = counters * size_of::<Row<Counter>>() + rollings * size_of::<Row<Rolling>>();
-        Grown { rows: counters + rollings, bytes }
+        let after = self.shard.size();
+        Grown { rows: after.rows - before.rows, bytes: after.bytes - before.bytes }
     }
 
     fn find_or_create(
@@ -210,10 +214,10 @@ impl Writer<'_> {
             (Kind::Rolling, Staged::One(Value::Observation(value))) => {
                 Rolling::one(value, sample.time)
             }
-            (Kind::Rolling, Staged::Fold(fold)) => folds[fold as usize],
+            (Kind::Rolling, Staged::Fold(fold)) => folds[fold as usize].clone(),
             (kind, _) => return Err(Refused::Kind(kind)),
         };
-        slot.current.set(fold.last, fold.last_time);
+        slot.current.set(fold.last(), fold.last_time());
         slot.current.first_time = slot.current.first_time.min(start);
         rollings.add(self.generation, &mut slot.open, slot.series.id, start, fold);
         Ok(())

@@ -2,9 +2,9 @@
 //!
 //! The oracle is a plain map of what was committed.
 
-use super::{Commit, Error, Flush, Scan, Storage};
+use super::{Commit, Error, Flush, More, Parts, Policy, Scan, Storage};
 use async_trait::async_trait;
-use model::{Counter, Current, Fold, Kind, Labels, Merge, Metric, Range, Rolling, Row};
+use model::{Counter, Current, Fold, Kind, Labels, Merge, Metric, Range, Retention, Rolling, Row};
 use model::{Series, SeriesId, Timestamp, Width};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +52,7 @@ pub(super) fn flush(seq: u64, new: &[Arc<Series>], folds: &[(SeriesId, i64, Fold
         counters: Vec::new(),
         rollings: Vec::new(),
     };
-    for ((series, secs), fold) in merged(folds.iter().copied()) {
+    for ((series, secs), fold) in merged(folds.iter().cloned()) {
         let start = at(secs);
         match fold {
             Fold::Counter(fold) => flush.counters.push(Row { series, start, fold }),
@@ -91,7 +91,8 @@ pub(super) async fn read(
     step: Width,
 ) -> BTreeMap<(SeriesId, i64), Fold> {
     let deadline = Instant::now() + Duration::from_mins(1);
-    let scan = Scan { series: series.iter().copied().collect(), range, step, deadline };
+    let scan =
+        Scan { series: series.iter().copied().collect(), range, step, parts: Parts::All, deadline };
     let scanned = storage.scan(scan).await.unwrap();
     let mut folds = BTreeMap::new();
     for (id, steps) in scanned.steps.into_series() {
@@ -177,8 +178,9 @@ pub(super) async fn a_range_holds_the_folds_that_start_in_it(fixture: &mut dyn F
     let expected = [(0, 5.0), (10, 10.0), (20, 5.0)];
     let expected = expected.map(|(secs, sum)| ((counter.id, secs), grew(sum)));
     assert_eq!(by_ten, BTreeMap::from(expected));
-    assert_eq!(storage.extent(range).await.unwrap().widest, Some(WIDTH));
-    let nothing = storage.extent(Range::new(at(30), at(40))).await.unwrap();
+    assert_eq!(storage.extent(range, (counter.id, counter.id)).await.unwrap().widest, Some(WIDTH));
+    let nothing =
+        storage.extent(Range::new(at(30), at(40)), (counter.id, counter.id)).await.unwrap();
     assert_eq!(nothing.widest, None);
 }
 
@@ -190,6 +192,7 @@ pub(super) async fn a_passed_deadline_ends_a_scan(fixture: &mut dyn Fixture) {
         series: Arc::new([counter.id]),
         range: ALWAYS,
         step: WIDTH,
+        parts: Parts::All,
         deadline: Instant::now(),
     };
     let outcome = storage.scan(scan).await;
@@ -268,14 +271,17 @@ pub(super) async fn any_history_reads_as_the_oracle_says(
                 assert_eq!(found.collect::<BTreeMap<_, _>>(), currents);
             }
             Step::Maintain => {
-                fixture.storage().maintain(at(1000 * number as i64)).await.unwrap();
+                let policy = Arc::new(Policy::new(Retention::default(), at(0)));
+                let now = at(1000 * number as i64);
+                while fixture.storage().maintain(now, &policy).await.unwrap() == More::Yes {}
             }
             Step::Read { from, span, step } => {
                 let (range, step) = (Range::new(at(from), at(from + span)), Width::from_secs(step));
                 let found = read(fixture.storage(), &known, range, step).await;
                 let inside = oracle.iter().filter(|(_, secs, _)| range.contains(at(*secs)));
-                let stepped = inside
-                    .map(|(id, secs, fold)| (*id, step.truncate(at(*secs)).as_ms() / 1000, *fold));
+                let stepped = inside.map(|(id, secs, fold)| {
+                    (*id, step.truncate(at(*secs)).as_ms() / 1000, fold.clone())
+                });
                 assert_eq!(found, merged(stepped));
             }
         }

@@ -4,8 +4,8 @@
 //! and every answer that touches their time says so.
 
 use super::block::{self, Block};
-use super::{Commit, Durability, Error, Extent, Flush, Gap, Incarnation, Missing, Recovered};
-use super::{Scan, Scanned, Status, Steps, Storage};
+use super::{Commit, Durability, Error, Extent, Flush, Gap, Incarnation, Missing, More, Policy};
+use super::{Recovered, Scan, Scanned, Status, Steps, Storage};
 use async_trait::async_trait;
 use model::{Current, Range, Series, SeriesId, Timestamp};
 use parking_lot::Mutex;
@@ -81,9 +81,13 @@ impl Storage for Memory {
         Ok(self.inner.lock().flush_seq)
     }
 
-    async fn extent(&self, range: Range) -> Result<Extent, Error> {
+    async fn extent(&self, range: Range, series: (SeriesId, SeriesId)) -> Result<Extent, Error> {
         let inner = self.inner.lock();
-        let overlaps = |block: &&Arc<Block>| overlaps(block, range);
+        let overlaps = |block: &&Arc<Block>| {
+            let of_others =
+                block.bounds.last_series < series.0 || series.1 < block.bounds.first_series;
+            overlaps(block, range) && !of_others
+        };
         let widest = inner.blocks.iter().filter(overlaps).map(|block| block.bounds.width).max();
         let dropped = inner.dropped.and_then(|dropped| dropped.intersection(&range));
         let gaps = dropped.map(|range| Gap { range, missing: Missing::Budget });
@@ -110,8 +114,8 @@ impl Storage for Memory {
         Ok(Scanned { flush_seq, steps })
     }
 
-    async fn maintain(&self, _now: Timestamp) -> Result<(), Error> {
-        Ok(())
+    async fn maintain(&self, _now: Timestamp, _policy: &Arc<Policy>) -> Result<More, Error> {
+        Ok(More::No)
     }
 
     async fn status(&self) -> Result<Status, Error> {

@@ -8,9 +8,12 @@ pub mod block;
 #[cfg(test)]
 mod conformance;
 pub mod memory;
+mod merge;
+pub mod policy;
 pub mod sqlite;
 mod steps;
 
+pub use policy::Policy;
 pub use steps::Steps;
 
 use async_trait::async_trait;
@@ -60,7 +63,7 @@ impl Flush {
     /// Calls for each fold with its series and the start of its bucket.
     fn for_each(&self, mut call: impl FnMut(SeriesId, Timestamp, Fold)) {
         self.counters.iter().for_each(|row| call(row.series, row.start, row.fold.into()));
-        self.rollings.iter().for_each(|row| call(row.series, row.start, row.fold.into()));
+        self.rollings.iter().for_each(|row| call(row.series, row.start, row.fold.clone().into()));
     }
 
     /// The series of all folds; those of a kind in the order of ids.
@@ -133,6 +136,15 @@ pub enum Missing {
     Budget,
 }
 
+/// Which parts of folds are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// All of them.
+    All,
+    /// All but the sketches, which are the largest.
+    NoSketches,
+}
+
 /// What to read.
 #[derive(Clone, Debug)]
 pub struct Scan {
@@ -142,6 +154,8 @@ pub struct Scan {
     pub range: Range,
     /// The width to merge to: a multiple of [`Extent::widest`] of the range.
     pub step: Width,
+    /// What of the folds is wanted.
+    pub parts: Parts,
     /// When to give up.
     pub deadline: Instant,
 }
@@ -198,7 +212,16 @@ pub enum Durability {
     Synced,
 }
 
-/// A place for folds. One task commits; any number read.
+/// Whether there is more housekeeping to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// There probably is.
+    Yes,
+    /// Not for a while.
+    No,
+}
+
+/// A place for folds. One task commits, one tidies up; any number read.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
     /// "sqlite" or "memory".
@@ -218,14 +241,15 @@ pub trait Storage: Send + Sync + 'static {
     async fn committed(&self) -> Result<u64, Error>;
 
     /// What is known of a range before it is read.
-    async fn extent(&self, range: Range) -> Result<Extent, Error>;
+    /// `series` are the lowest and the highest that will be.
+    async fn extent(&self, range: Range, series: (SeriesId, SeriesId)) -> Result<Extent, Error>;
 
     /// Reads from one snapshot, which is let go before this returns. Dropping the future ends the
     /// read.
     async fn scan(&self, scan: Scan) -> Result<Scanned, Error>;
 
-    /// Housekeeping, now and then, by the task that commits.
-    async fn maintain(&self, now: Timestamp) -> Result<(), Error>;
+    /// Housekeeping: a part of what there is to do. Dropping the future leaves nothing half done.
+    async fn maintain(&self, now: Timestamp, policy: &Arc<Policy>) -> Result<More, Error>;
 
     /// How the storage is.
     async fn status(&self) -> Result<Status, Error>;

@@ -4,6 +4,7 @@
 //! so retention never changes a total, and a restart goes on from it.
 
 use crate::fold::Fold;
+use crate::series::Kind;
 use crate::time::Timestamp;
 
 /// The current record of one series.
@@ -29,9 +30,19 @@ impl Current {
     pub fn merge(&mut self, start: Timestamp, fold: &Fold) {
         match fold {
             Fold::Counter(fold) => self.add(fold.sum, start),
-            Fold::Rolling(fold) => self.set(fold.last, fold.last_time),
+            Fold::Rolling(fold) => self.set(fold.last(), fold.last_time()),
         }
         self.first_time = self.first_time.min(start);
+    }
+
+    /// Takes in the record of what arrived after all that is in `self`, of the same series.
+    pub fn absorb(&mut self, kind: Kind, later: &Self) {
+        let first_time = self.first_time.min(later.first_time);
+        match kind {
+            Kind::Counter => self.add(later.value, later.last_time),
+            Kind::Rolling => self.set(later.value, later.last_time),
+        }
+        self.first_time = first_time;
     }
 
     /// Takes in an increment.

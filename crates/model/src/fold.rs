@@ -5,6 +5,7 @@
 //! within 1e-12 relative, and the rest is exact. There is no empty fold.
 
 use crate::series::SeriesId;
+use crate::sketch::Sketch;
 use crate::time::Timestamp;
 use crate::value::{ValueError, check_value};
 
@@ -16,6 +17,11 @@ pub const MAX_COUNT: u64 = 1 << 48;
 pub trait Merge: Clone {
     /// Takes in `later`, which arrived after everything that is in `self`.
     fn merge(&mut self, later: &Self);
+
+    /// Bytes on the heap, beside the fold's own.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// A counter's fold: how much it grew. A delta, never the running total.
@@ -32,9 +38,23 @@ impl Merge for Counter {
 }
 
 /// A rolling metric's fold.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rolling {
-    /// How many observations; at least one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rolling {
+    /// Of a single observation, which is its own sum, extremes and sketch.
+    One {
+        /// The observation.
+        value: f64,
+        /// When it was made.
+        time: Timestamp,
+    },
+    /// Of several.
+    Many(Box<Many>),
+}
+
+/// A rolling metric's fold of more than one observation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Many {
+    /// How many observations; more than one.
     pub count: u64,
     /// Their sum.
     pub sum: f64,
@@ -46,6 +66,8 @@ pub struct Rolling {
     pub last: f64,
     /// When the last was seen.
     pub last_time: Timestamp,
+    /// How they are distributed: those of them that were seen singly, or came with a sketch.
+    pub sketch: Sketch,
 }
 
 /// A fold made elsewhere whose parts cannot be true together.
@@ -65,17 +87,92 @@ pub enum FoldError {
 impl Rolling {
     /// The fold of a single observation.
     pub const fn one(value: f64, time: Timestamp) -> Self {
-        Self { count: 1, sum: value, min: value, max: value, last: value, last_time: time }
+        Self::One { value, time }
+    }
+
+    /// How many observations; at least one.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::One { .. } => 1,
+            Self::Many(many) => many.count,
+        }
+    }
+
+    /// The sum of the observations.
+    pub fn sum(&self) -> f64 {
+        match self {
+            Self::One { value, .. } => *value,
+            Self::Many(many) => many.sum,
+        }
+    }
+
+    /// The smallest observation.
+    pub fn min(&self) -> f64 {
+        match self {
+            Self::One { value, .. } => *value,
+            Self::Many(many) => many.min,
+        }
+    }
+
+    /// The largest observation.
+    pub fn max(&self) -> f64 {
+        match self {
+            Self::One { value, .. } => *value,
+            Self::Many(many) => many.max,
+        }
+    }
+
+    /// The last observation in time; of those of one time, the last to arrive.
+    pub fn last(&self) -> f64 {
+        match self {
+            Self::One { value, .. } => *value,
+            Self::Many(many) => many.last,
+        }
+    }
+
+    /// When the last observation was made.
+    pub fn last_time(&self) -> Timestamp {
+        match self {
+            Self::One { time, .. } => *time,
+            Self::Many(many) => many.last_time,
+        }
     }
 
     /// The mean of the observations.
     pub fn mean(&self) -> f64 {
-        self.sum / self.count as f64
+        self.sum() / self.count() as f64
     }
 
+    /// The observation of rank `ceil(q * count)` within [`Rolling::relative_error`], `q` between 0
+    /// and 1. None when the fold came without a sketch.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        match self {
+            Self::One { value, .. } => Some(*value),
+            Self::Many(many) => Some(many.sketch.quantile(q)?.clamp(many.min, many.max)),
+        }
+    }
+
+    /// The largest relative error of a quantile.
+    pub fn relative_error(&self) -> f64 {
+        match self {
+            Self::One { .. } => 0.0,
+            Self::Many(many) => many.sketch.relative_error(),
+        }
+    }
+
+    fn sketch_into(&self, sketch: &mut Sketch) {
+        match self {
+            Self::One { value, .. } => sketch.add(*value),
+            Self::Many(many) => sketch.merge(&many.sketch),
+        }
+    }
+}
+
+impl Many {
     /// Checks a fold that a client made: at least one observation, finite numbers, min <= last <=
-    /// max, and a sum that so many numbers between min and max can have (within rounding).
-    pub fn checked(self) -> Result<Self, FoldError> {
+    /// max, a sum that so many numbers between min and max can have (within rounding), and no more
+    /// in the sketch than was counted.
+    pub fn checked(self) -> Result<Rolling, FoldError> {
         let part = |name, value| check_value(value).map_err(|e| FoldError::Value(name, e));
         if self.count == 0 || self.count > MAX_COUNT {
             return Err(FoldError::Count(self.count));
@@ -90,34 +187,70 @@ impl Rolling {
         if fold.min > fold.last || fold.last > fold.max {
             return Err(FoldError::Contradiction("min <= last <= max does not hold"));
         }
-        if fold.count == 1 && (fold.min != fold.max || fold.sum != fold.max) {
-            return Err(FoldError::Contradiction("one observation is its sum, min, max and last"));
+        if fold.count == 1 {
+            if fold.min != fold.max || fold.sum != fold.max {
+                return Err(FoldError::Contradiction(
+                    "one observation is its sum, min, max and last",
+                ));
+            }
+            return Ok(Rolling::one(fold.last, fold.last_time));
         }
         let count = fold.count as f64;
         let slack = 1e-9 * count * fold.min.abs().max(fold.max.abs());
         if fold.sum < count * fold.min - slack || fold.sum > count * fold.max + slack {
             return Err(FoldError::Contradiction("sum is not between count * min and count * max"));
         }
-        Ok(fold)
+        if fold.sketch.count() > fold.count {
+            return Err(FoldError::Contradiction("the sketch counts more than count"));
+        }
+        Ok(Rolling::Many(Box::new(fold)))
+    }
+
+    fn merge(&mut self, later: &Rolling) {
+        self.count = self.count.saturating_add(later.count());
+        self.sum += later.sum();
+        self.min = self.min.min(later.min());
+        self.max = self.max.max(later.max());
+        if later.last_time() >= self.last_time {
+            self.last = later.last();
+            self.last_time = later.last_time();
+        }
+        later.sketch_into(&mut self.sketch);
     }
 }
 
 impl Merge for Rolling {
     fn merge(&mut self, later: &Self) {
-        self.count = self.count.saturating_add(later.count);
-        self.sum += later.sum;
-        self.min = self.min.min(later.min);
-        self.max = self.max.max(later.max);
-        if later.last_time >= self.last_time {
-            self.last = later.last;
-            self.last_time = later.last_time;
+        if let Self::Many(many) = self {
+            return many.merge(later);
+        }
+        let Self::One { value, time } = *self else { return };
+        let mut sketch = Sketch::default();
+        sketch.add(value);
+        let mut many = Many {
+            count: 1,
+            sum: value,
+            min: value,
+            max: value,
+            last: value,
+            last_time: time,
+            sketch,
+        };
+        many.merge(later);
+        *self = Self::Many(Box::new(many));
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::One { .. } => 0,
+            Self::Many(many) => size_of::<Many>() + many.sketch.heap_bytes(),
         }
     }
 }
 
 /// A fold with its key: which series, and where its bucket starts. The bucket's width is that of the
 /// collection that holds the row.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row<F> {
     /// The series.
     pub series: SeriesId,
@@ -135,7 +268,7 @@ impl<F> Row<F> {
 }
 
 /// A fold of either kind.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Fold {
     /// Of a counter.
     Counter(Counter),
@@ -150,6 +283,13 @@ impl Merge for Fold {
             (Self::Counter(fold), Self::Counter(later)) => fold.merge(later),
             (Self::Rolling(fold), Self::Rolling(later)) => fold.merge(later),
             _ => unreachable!("a series has one kind"),
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Counter(fold) => fold.heap_bytes(),
+            Self::Rolling(fold) => fold.heap_bytes(),
         }
     }
 }

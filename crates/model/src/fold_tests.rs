@@ -78,13 +78,24 @@ proptest! {
         let scale: f64 = seen.iter().map(|(v, _)| v.abs()).sum();
         let latest = seen.iter().map(|(_, t)| *t).max().unwrap();
         let last = seen.iter().rev().find(|(_, t)| *t == latest).unwrap().0;
-        prop_assert_eq!(merged.count, seen.len() as u64);
-        prop_assert!(close(merged.sum, seen.iter().map(|(v, _)| v).sum(), scale));
-        prop_assert!(seen.iter().any(|(v, _)| v.to_bits() == merged.min.to_bits()));
-        prop_assert!(seen.iter().all(|(v, _)| merged.min <= *v && *v <= merged.max));
-        prop_assert_eq!(merged.last.to_bits(), last.to_bits());
-        prop_assert_eq!(merged.last_time, at(latest));
-        prop_assert!(merged.sum.is_finite());
+        prop_assert_eq!(merged.count(), seen.len() as u64);
+        prop_assert!(close(merged.sum(), seen.iter().map(|(v, _)| v).sum(), scale));
+        prop_assert!(seen.iter().any(|(v, _)| v.to_bits() == merged.min().to_bits()));
+        prop_assert!(seen.iter().all(|(v, _)| merged.min() <= *v && *v <= merged.max()));
+        prop_assert_eq!(merged.last().to_bits(), last.to_bits());
+        prop_assert_eq!(merged.last_time(), at(latest));
+        prop_assert!(merged.sum().is_finite());
+        let mut sketch = Sketch::default();
+        for (value, _) in &seen {
+            sketch.add(*value);
+        }
+        if let Rolling::Many(many) = &merged {
+            prop_assert_eq!(&many.sketch, &sketch);
+        }
+        for q in [0.0, 0.5, 0.99, 1.0] {
+            let found = merged.quantile(q).unwrap();
+            prop_assert!(merged.min() <= found && found <= merged.max());
+        }
     }
 
     #[test]
@@ -100,8 +111,12 @@ proptest! {
         let one = grouped(&folds, &mut std::iter::empty());
         let other = grouped(&turned, &mut std::iter::repeat(3));
         let scale: f64 = values.iter().map(|v| v.abs()).sum();
-        prop_assert!(close(one.sum, other.sum, scale));
-        prop_assert_eq!(one, Rolling { sum: one.sum, ..other });
+        prop_assert!(close(one.sum(), other.sum(), scale));
+        let without_sum = |fold| match fold {
+            Rolling::One { .. } => fold,
+            Rolling::Many(many) => Rolling::Many(Box::new(Many { sum: 0.0, ..*many })),
+        };
+        prop_assert_eq!(without_sum(one), without_sum(other));
     }
 
     #[test]
@@ -117,28 +132,60 @@ proptest! {
     ) {
         let folds: Vec<_> = seen.iter().map(|v| Rolling::one(*v, at(0))).collect();
         let fold = grouped(&folds, &mut std::iter::empty());
-        prop_assume!(fold.sum.abs() <= crate::MAX_MAGNITUDE);
-        prop_assert_eq!(fold.checked(), Ok(fold));
+        prop_assume!(fold.sum().abs() <= crate::MAX_MAGNITUDE);
+        if let Rolling::Many(many) = fold.clone() {
+            prop_assert_eq!(many.checked(), Ok(fold));
+        }
     }
 }
 
 #[test]
 fn a_fold_whose_parts_contradict_each_other_is_refused() {
-    let good = Rolling { count: 2, sum: 3.0, min: 1.0, max: 2.0, last: 2.0, last_time: at(0) };
-    assert_eq!(good.checked(), Ok(good));
-    assert_eq!(Rolling { count: 0, ..good }.checked(), Err(FoldError::Count(0)));
-    let endless = Rolling { count: MAX_COUNT + 1, ..good };
-    assert_eq!(endless.checked(), Err(FoldError::Count(MAX_COUNT + 1)));
-    let two_in_one = Rolling { count: 1, sum: 1.0, min: 0.0, max: 2.0, last: 2.0, ..good };
-    assert!(matches!(two_in_one.checked(), Err(FoldError::Contradiction(_))));
-    assert!(matches!(Rolling { max: f64::NAN, ..good }.checked(), Err(FoldError::Value("max", _))));
-    assert!(matches!(Rolling { last: 2.5, ..good }.checked(), Err(FoldError::Contradiction(_))));
-    assert!(matches!(Rolling { sum: 4.5, ..good }.checked(), Err(FoldError::Contradiction(_))));
+    let sketch = Sketch::default();
+    let good = Many { count: 2, sum: 3.0, min: 1.0, max: 2.0, last: 2.0, last_time: at(0), sketch };
+    let refused = |change: &dyn Fn(&mut Many)| {
+        let mut fold = good.clone();
+        change(&mut fold);
+        fold.checked()
+    };
+    let contradicts =
+        |change: &dyn Fn(&mut Many)| matches!(refused(change), Err(FoldError::Contradiction(_)));
+    assert_eq!(refused(&|_| {}), Ok(Rolling::Many(Box::new(good.clone()))));
+    assert_eq!(refused(&|fold| fold.count = 0), Err(FoldError::Count(0)));
+    let endless = MAX_COUNT + 1;
+    assert_eq!(refused(&|fold| fold.count = endless), Err(FoldError::Count(endless)));
+    assert!(contradicts(&|fold| fold.count = 1));
+    assert!(contradicts(&|fold| fold.last = 2.5));
+    assert!(contradicts(&|fold| fold.sum = 4.5));
+    assert!(contradicts(&|fold| [1.0, 1.5, 2.0].iter().for_each(|v| fold.sketch.add(*v))));
+    assert!(matches!(refused(&|f| f.max = f64::NAN), Err(FoldError::Value("max", _))));
+}
+
+#[test]
+fn one_observation_that_came_as_a_fold_is_one_observation() {
+    let sketch = Sketch::default();
+    let one = Many { count: 1, sum: 2.0, min: 2.0, max: 2.0, last: 2.0, last_time: at(5), sketch };
+    assert_eq!(one.checked(), Ok(Rolling::one(2.0, at(5))));
+    assert_eq!(size_of::<Rolling>(), 24);
+}
+
+#[test]
+fn a_fold_without_a_sketch_adds_none_and_hides_none() {
+    let sketch = Sketch::default();
+    let many =
+        Many { count: 9, sum: 18.0, min: 2.0, max: 2.0, last: 2.0, last_time: at(0), sketch };
+    let mut fold = many.checked().unwrap();
+    assert_eq!(fold.quantile(0.5), None);
+    fold.merge(&Rolling::one(7.0, at(1)));
+    assert_eq!((fold.count(), fold.quantile(0.5)), (10, Some(7.0)));
 }
 
 #[test]
 fn counts_never_wrap_around() {
-    let mut fold = Rolling { count: u64::MAX - 1, ..Rolling::one(0.0, at(0)) };
-    fold.merge(&Rolling { count: MAX_COUNT, ..Rolling::one(0.0, at(0)) });
-    assert_eq!(fold.count, u64::MAX);
+    let mut fold = Rolling::one(0.0, at(0));
+    fold.merge(&Rolling::one(0.0, at(0)));
+    let Rolling::Many(many) = &mut fold else { panic!("two observations") };
+    many.count = u64::MAX - 1;
+    fold.merge(&fold.clone());
+    assert_eq!(fold.count(), u64::MAX);
 }

@@ -10,15 +10,17 @@ mod name;
 mod retention;
 mod selector;
 mod series;
+mod sketch;
 mod time;
 mod value;
 
 pub use current::Current;
-pub use fold::{Counter, Fold, FoldError, MAX_COUNT, Merge, Rolling, Row};
+pub use fold::{Counter, Fold, FoldError, MAX_COUNT, Many, Merge, Rolling, Row};
 pub use labels::{Labels, LabelsError, MAX_LABEL_VALUE_BYTES, MAX_LABELS, canonical_labels};
 pub use name::{MAX_NAME_BYTES, NameError, beginning, check_name};
 pub use retention::{Retention, RetentionError, SpanError, Tier, format_span, parse_span};
 pub use selector::Selector;
 pub use series::{ComponentId, Kind, Metric, Series, SeriesId, SeriesKey};
+pub use sketch::{Bin, MAX_BINS, MAX_COARSENESS, Sketch, SketchError, relative_error};
 pub use time::{Range, Timestamp, Width, WidthError};
 pub use value::{MAX_MAGNITUDE, ValueError, check_increment, check_value};

@@ -5,10 +5,11 @@
 
 use super::super::block::Block;
 use super::super::{Error, Flush, absent_series, check_sequence};
-use super::catalogue::{self, Known, kind_code};
+use super::catalogue::{self, Known};
 use super::connect::{error, was_rolled_back};
+use super::run;
 use parking_lot::Mutex;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior, params};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Commits. `begun` is set while the outcome of a COMMIT is open: an error that comes with it set
@@ -37,7 +38,10 @@ pub(super) fn commit(
     if let Some(id) = flush.ids().find(|id| !present.has(&added, *id)) {
         return Err(absent_series(id));
     }
-    insert_blocks(&change, flush.seq, blocks).map_err(error)?;
+    let new = run::New { level: run::Level::Fresh, seq: flush.seq, made: flush.now, form: "" };
+    let run = run::begin(&change, &new).map_err(error)?;
+    run::add(&change, run, blocks.iter()).map_err(error)?;
+    run::publish(&change, run).map_err(error)?;
     change
         .execute(
             "UPDATE meta SET flush_seq = ?1, active_ms = max(active_ms, ?2)",
@@ -51,30 +55,5 @@ pub(super) fn commit(
     }
     present.absorb(added);
     *known.lock() = Some(present);
-    Ok(())
-}
-
-fn insert_blocks(change: &Transaction<'_>, seq: u64, blocks: &[Block]) -> rusqlite::Result<()> {
-    let mut entry = change.prepare_cached(
-        "INSERT INTO directory (seq, kind, width_ms, first_series, last_series, first_ms, last_ms,
-                                rows, checksum)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?;
-    let mut data = change.prepare_cached("INSERT INTO block (id, data) VALUES (?1, ?2)")?;
-    for block in blocks {
-        let bounds = &block.bounds;
-        let id = entry.insert(params![
-            seq as i64,
-            kind_code(bounds.kind),
-            bounds.width.as_ms(),
-            bounds.first_series.as_u64() as i64,
-            bounds.last_series.as_u64() as i64,
-            bounds.first.as_ms(),
-            bounds.last.as_ms(),
-            bounds.rows,
-            bounds.checksum,
-        ])?;
-        data.execute(params![id, block.data])?;
-    }
     Ok(())
 }

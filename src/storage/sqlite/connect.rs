@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// Reads at once. More only wait for the same two or four cores.
 const READERS: usize = 4;
@@ -21,9 +22,16 @@ const OPS_BETWEEN_LOOKS: i32 = 10_000;
 /// Before this version two connections could corrupt a database in WAL mode.
 const MIN_SQLITE: i32 = 3_051_003;
 
+/// Bytes of the log from which on it is brought into the file now and then.
+const WAL_BYTES: u64 = 4 << 20;
+/// Bytes of the log from which on readers wait for that.
+const MAX_WAL_BYTES: u64 = 64 << 20;
+
 pub(super) struct Pools {
     writer: Pool,
     readers: Pool,
+    /// The right to read, once for each reader.
+    reading: Semaphore,
 }
 
 /// Checks that SQLite is new enough not to corrupt what it keeps.
@@ -54,15 +62,18 @@ pub(super) fn check_path(path: &Path) -> Result<(), Error> {
 
 /// Brings the whole log into the file and syncs it: an error of an earlier sync shows here.
 pub(super) fn complete_checkpoint(connection: &Connection) -> Result<(), Error> {
-    let (busy, log, done): (i64, i64, i64) = connection
-        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .map_err(error)?;
+    let (busy, log, done) = checkpoint(connection, "PASSIVE")?;
     if busy == 0 && log == done {
         return Ok(());
     }
     Err(Error::Unavailable(format!("the checkpoint is at {done} of {log} pages")))
+}
+
+/// Whether it was kept from ending, the pages in the log, and how many of them are in the file.
+fn checkpoint(connection: &Connection, mode: &str) -> Result<(i64, i64, i64), Error> {
+    let pragma = format!("PRAGMA wal_checkpoint({mode})");
+    let done = connection.query_row(&pragma, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    done.map_err(error)
 }
 
 /// Takes the file that stands for the right to write to the database.
@@ -88,6 +99,7 @@ impl Pools {
         Ok(Self {
             writer: pool(path, 1, set_up_writer)?,
             readers: pool(path, READERS, set_up_reader)?,
+            reading: Semaphore::new(READERS),
         })
     }
 
@@ -120,8 +132,12 @@ impl Pools {
         deadline: Instant,
         call: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let get = tokio::time::timeout_at(deadline.into(), self.readers.get());
-        let connection = get.await.map_err(|_| Error::Deadline)?.map_err(pool_error)?;
+        let get = async {
+            let turn = self.reading.acquire().await.map_err(|_| closed())?;
+            Ok((turn, self.readers.get().await.map_err(pool_error)?))
+        };
+        let get = tokio::time::timeout_at(deadline.into(), get);
+        let (_turn, connection) = get.await.map_err(|_| Error::Deadline)??;
         let waiting = Waiting(Arc::new(AtomicBool::new(true)));
         let waits = waiting.0.clone();
         let read = move |connection: &mut Connection| {
@@ -134,6 +150,22 @@ impl Pools {
         connection.interact(read).await.map_err(interact_error)?
     }
 
+    /// Brings the log into the file when it has grown, beside the writer and the readers. A log that
+    /// outgrew its budget was never seen whole by a moment without readers: those that come are held
+    /// back until it is emptied, which takes as long as the reads that are there.
+    pub(super) async fn checkpoint(&self, wal_bytes: u64) -> Result<(), Error> {
+        if wal_bytes > MAX_WAL_BYTES {
+            let all = self.reading.acquire_many(READERS as u32).await;
+            let alone = all.map_err(|_| closed())?;
+            let empty = |connection: &mut Connection| checkpoint(connection, "TRUNCATE").map(drop);
+            self.write(empty).await?;
+            drop(alone);
+        } else if wal_bytes > WAL_BYTES {
+            self.read(|connection| checkpoint(connection, "PASSIVE").map(drop)).await?;
+        }
+        Ok(())
+    }
+
     /// Throws every connection away; new ones are made when they are needed.
     pub(super) fn reopen(&self) {
         self.writer.retain(|_, _| false);
@@ -143,10 +175,7 @@ impl Pools {
     /// Empties the log into the file and closes.
     pub(super) async fn close(&self) -> Result<(), Error> {
         self.readers.close();
-        let checkpoint = |connection: &mut Connection| {
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(error)
-        };
-        self.write(checkpoint).await?;
+        self.write(|connection| checkpoint(connection, "TRUNCATE").map(drop)).await?;
         self.writer.close();
         Ok(())
     }
@@ -201,7 +230,9 @@ fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // NORMAL would lose acknowledged commits in a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // Checkpoints cost an fsync, so they are made beside the commits, not in them.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES as i64)?;
     set_up_both(connection)
 }
 
@@ -234,6 +265,10 @@ pub(super) fn error(error: rusqlite::Error) -> Error {
 pub(super) fn was_rolled_back(error: &rusqlite::Error) -> bool {
     let certain = [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED, ffi::SQLITE_FULL, ffi::SQLITE_CONSTRAINT];
     error.sqlite_error().is_some_and(|error| certain.contains(&(error.extended_code & 0xff)))
+}
+
+fn closed() -> Error {
+    Error::Unavailable("the database is closed".to_owned())
 }
 
 fn pool_error(error: PoolError) -> Error {

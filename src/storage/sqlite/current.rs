@@ -1,15 +1,20 @@
 //! The current records: what each series has come to, as of a certain flush.
 //!
-//! They and `absorbed_seq` change in one transaction; so what a series has come to is always the
-//! records plus the blocks of later flushes, each counted once.
+//! They change in the transaction that moves flushes out of level 0; so what a series has come to is
+//! always the records plus what is in level 0, each counted once.
 
 use super::super::Error;
-use super::super::block::{BlockError, Reader, write_column};
+use super::super::block::{
+    self, BlockError, Effort, Neighbours, Reader, Rows, read_floats, read_ints, write_floats,
+    write_ints,
+};
+use super::super::merge::Stored;
 use super::connect::error;
-use super::scan::read_block;
-use super::schema::Meta;
-use model::{Current, Fold, SeriesId, Timestamp};
-use rusqlite::{Connection, TransactionBehavior, params};
+use super::run::{self, Level};
+use super::scan::load;
+use model::{Current, Fold, Kind, SeriesId, Timestamp};
+use pco::wrapped::FileDecompressor;
+use rusqlite::{Connection, Transaction, params};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +24,7 @@ const SPAN: u32 = 4096;
 type Records = HashMap<SeriesId, Current>;
 
 /// The current records of all series: those that are stored, and what was flushed since.
-pub(super) fn load(connection: &Connection, absorbed_seq: u64) -> Result<Records, Error> {
+pub(super) fn read(connection: &Connection) -> Result<Records, Error> {
     let mut records = Records::new();
     let mut statement = connection
         .prepare("SELECT first_series, rows, checksum, data FROM current")
@@ -28,43 +33,33 @@ pub(super) fn load(connection: &Connection, absorbed_seq: u64) -> Result<Records
     while let Some(row) = rows.next().map_err(error)? {
         read_row(row, &mut records)?;
     }
-    for_each_flushed(connection, absorbed_seq, &mut |id, start, fold| {
+    for_each_fresh(connection, &mut |id, start, fold| {
         records.entry(id).or_default().merge(start, &fold);
         Ok(())
     })?;
     Ok(records)
 }
 
-/// Takes what was flushed since the last time into the stored records.
-pub(super) fn absorb(connection: &mut Connection, meta: &Meta) -> Result<(), Error> {
-    if meta.absorbed_seq == meta.flush_seq {
-        return Ok(());
-    }
-    let change =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
+/// Takes what series came to in runs that leave level 0 into the stored records.
+pub(super) fn absorb(
+    change: &Transaction<'_>,
+    currents: Vec<(SeriesId, Kind, Current)>,
+) -> Result<(), Error> {
     let mut spans: BTreeMap<SeriesId, Records> = BTreeMap::new();
-    for_each_flushed(&change, meta.absorbed_seq, &mut |id, start, fold| {
+    for (id, kind, current) in currents {
         let records = match spans.entry(span_of(id)) {
             Entry::Occupied(span) => span.into_mut(),
             Entry::Vacant(span) => {
-                let records = load_span(&change, *span.key())?;
+                let records = load_span(change, *span.key())?;
                 span.insert(records)
             }
         };
-        records.entry(id).or_default().merge(start, &fold);
-        Ok(())
-    })?;
-    for (first, records) in &spans {
-        write_row(&change, *first, records).map_err(error)?;
+        records.entry(id).or_default().absorb(kind, &current);
     }
-    change.execute("UPDATE meta SET absorbed_seq = ?1", [meta.flush_seq as i64]).map_err(error)?;
-    change.commit().map_err(error)
-}
-
-/// How many rows were flushed since the last time.
-pub(super) fn rows_after(connection: &Connection, meta: &Meta) -> Result<i64, Error> {
-    let sum = "SELECT coalesce(sum(rows), 0) FROM directory WHERE seq > ?1";
-    connection.query_row(sum, [meta.absorbed_seq as i64], |row| row.get(0)).map_err(error)
+    for (first, records) in &spans {
+        write_row(change, *first, records).map_err(error)?;
+    }
+    Ok(())
 }
 
 fn span_of(id: SeriesId) -> SeriesId {
@@ -85,32 +80,43 @@ fn load_span(connection: &Connection, first: SeriesId) -> Result<Records, Error>
     Ok(records)
 }
 
-/// Calls for each fold that was flushed after that flush, in the order of commits.
-fn for_each_flushed(
+/// Calls for each fold in level 0, in the order of commits.
+fn for_each_fresh(
     connection: &Connection,
-    after: u64,
     call: &mut impl FnMut(SeriesId, Timestamp, Fold) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut statement = connection
-        .prepare_cached("SELECT id, checksum FROM directory WHERE seq > ?1 ORDER BY id")
-        .map_err(error)?;
-    let mut entries = statement.query([after as i64]).map_err(error)?;
-    while let Some(entry) = entries.next().map_err(error)? {
-        let (id, checksum) = (entry.get(0).map_err(error)?, entry.get(1).map_err(error)?);
-        read_block(connection, id, checksum)?.try_for_each(&mut *call)?;
+    for run in run::live(connection).map_err(error)? {
+        if run.level != Level::Fresh {
+            continue;
+        }
+        for kind in [Kind::Counter, Kind::Rolling] {
+            for block in run::blocks(connection, run.id, kind).map_err(error)? {
+                read_block(connection, block)?.try_for_each(&mut *call)?;
+            }
+        }
     }
     Ok(())
 }
 
-/// Columns: series u64, value f64, first_ms i64, last_ms i64; each as in a block.
+fn read_block(connection: &Connection, block: Stored) -> Result<Rows, Error> {
+    let decoded = load(connection, block.id, |data| block::decode_checked(data, block.checksum))?;
+    decoded.map_err(|error| Error::Corrupt(format!("block {}: {error}", block.id)))
+}
+
+/// Pcodec's header, then columns as in a block: series, value, first_ms, last_ms.
 fn write_row(connection: &Connection, first: SeriesId, records: &Records) -> rusqlite::Result<()> {
     let mut records: Vec<(&SeriesId, &Current)> = records.iter().collect();
     records.sort_unstable_by_key(|(id, _)| **id);
-    let mut data = Vec::new();
-    write_column(records.iter().map(|(id, _)| id.as_u64()), &mut data);
-    write_column(records.iter().map(|(_, current)| current.value), &mut data);
-    write_column(records.iter().map(|(_, current)| current.first_time.as_ms()), &mut data);
-    write_column(records.iter().map(|(_, current)| current.last_time.as_ms()), &mut data);
+    let mut data = block::header();
+    let mut ints = |of: &dyn Fn(&SeriesId, &Current) -> i64| {
+        let column: Vec<i64> = records.iter().map(|(id, current)| of(id, current)).collect();
+        write_ints(&column, Neighbours::Alike, Effort::Fresh, &mut data);
+    };
+    ints(&|id, _| id.as_u64() as i64);
+    ints(&|_, current| current.first_time.as_ms());
+    ints(&|_, current| current.last_time.as_ms());
+    let values: Vec<f64> = records.iter().map(|(_, current)| current.value).collect();
+    write_floats(&values, Neighbours::Apart, Effort::Fresh, &mut data);
     let checksum = crc32fast::hash(&data);
     connection
         .prepare_cached("INSERT OR REPLACE INTO current VALUES (?1, ?2, ?3, ?4)")?
@@ -127,12 +133,13 @@ fn read_row(row: &rusqlite::Row<'_>, records: &mut Records) -> Result<(), Error>
         return Err(damaged());
     }
     let rows = rows as usize;
-    let mut reader = Reader::new(data);
-    let mut read = || {
-        let ids: Vec<u64> = reader.column(rows)?;
-        let values: Vec<f64> = reader.column(rows)?;
-        let firsts: Vec<i64> = reader.column(rows)?;
-        let lasts: Vec<i64> = reader.column(rows)?;
+    let read = || {
+        let (pco, data) = FileDecompressor::new(data).map_err(|_| BlockError::Short)?;
+        let mut reader = Reader::new(data);
+        let ids = read_ints(rows, &pco, &mut reader)?;
+        let firsts = read_ints(rows, &pco, &mut reader)?;
+        let lasts = read_ints(rows, &pco, &mut reader)?;
+        let values = read_floats(rows, &pco, &mut reader)?;
         Ok((ids, values, firsts, lasts))
     };
     let (ids, values, firsts, lasts) = read().map_err(|_: BlockError| damaged())?;
@@ -142,7 +149,7 @@ fn read_row(row: &rusqlite::Row<'_>, records: &mut Records) -> Result<(), Error>
             first_time: Timestamp::from_ms(firsts[place]),
             last_time: Timestamp::from_ms(lasts[place]),
         };
-        records.insert(SeriesId::from_u64(id), current);
+        records.insert(SeriesId::from_u64(id as u64), current);
     }
     Ok(())
 }

@@ -5,19 +5,24 @@
 
 mod catalogue;
 mod commit;
+mod compact;
 mod connect;
 mod current;
+mod plan;
+mod run;
 mod scan;
 mod schema;
 
-use super::{Commit, Durability, Error, Extent, Flush, Gap, Missing, Recovered};
+use super::policy::Policy;
+use super::{Commit, Durability, Error, Extent, Flush, Gap, Missing, More, Recovered};
 use super::{Scan, Scanned, Status, Storage, block};
 use async_trait::async_trait;
 use catalogue::Known;
+use compact::STEP_BYTES;
 use connect::Pools;
-use model::{Range, Timestamp, Width};
+use model::{Range, SeriesId, Timestamp};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,11 +36,6 @@ pub struct Config {
     pub db_path: PathBuf,
 }
 
-/// After how many flushes, or rows in them, the current records take in what was flushed. A start
-/// after a crash reads as much; a million rows take some tenths of a second.
-const ABSORB_FLUSHES: u64 = 256;
-const ABSORB_ROWS: i64 = 1_000_000;
-
 /// How often the time of the last life sign is written while nothing is flushed.
 const LIFE_SIGN_MS: i64 = 60_000;
 
@@ -43,6 +43,7 @@ const LIFE_SIGN_MS: i64 = 60_000;
 pub struct Sqlite {
     path: PathBuf,
     pools: Pools,
+    limits: plan::Limits,
     /// None when a commit's outcome left open what the file holds: the next one reads it.
     known: Arc<Mutex<Option<Known>>>,
     /// Keeps a second server off the same file, until it is closed.
@@ -61,7 +62,15 @@ impl Sqlite {
         let lock = connect::lock(&path)?;
         let pools = Pools::new(&path)?;
         pools.write(move |connection| schema::prepare(connection, now)).await?;
-        Ok(Self { path, pools, known: Arc::default(), lock: Mutex::new(Some(lock)) })
+        let limits = plan::Limits::default();
+        Ok(Self { path, pools, limits, known: Arc::default(), lock: Mutex::new(Some(lock)) })
+    }
+
+    /// Bytes of the database file, or of the one beside it with this suffix.
+    fn size_of(&self, suffix: &str) -> u64 {
+        let mut path = self.path.clone().into_os_string();
+        path.push(suffix);
+        std::fs::metadata(path).map_or(0, |file| file.len())
     }
 }
 
@@ -80,7 +89,7 @@ impl Storage for Sqlite {
         let recover = move |connection: &mut Connection| {
             let meta = schema::Meta::read(connection)?;
             let (loaded, series) = catalogue::load(connection)?;
-            let currents = current::load(connection, meta.absorbed_seq)?;
+            let currents = current::read(connection)?;
             let series = series.into_iter().map(|series| match currents.get(&series.id) {
                 Some(current) => Ok((series, *current)),
                 None => Err(Error::Corrupt(format!(
@@ -136,8 +145,12 @@ impl Storage for Sqlite {
         self.pools.write(read).await
     }
 
-    async fn extent(&self, range: Range) -> Result<Extent, Error> {
-        self.pools.read(move |connection| extent(connection, range).map_err(connect::error)).await
+    async fn extent(&self, range: Range, series: (SeriesId, SeriesId)) -> Result<Extent, Error> {
+        let read = move |connection: &mut Connection| {
+            let widest = scan::extent(connection, range, series).map_err(connect::error)?;
+            Ok(Extent { widest, gaps: gaps(connection, range).map_err(connect::error)? })
+        };
+        self.pools.read(read).await
     }
 
     async fn scan(&self, scan: Scan) -> Result<Scanned, Error> {
@@ -145,32 +158,39 @@ impl Storage for Sqlite {
         self.pools.read_until(deadline, move |connection| scan::scan(connection, scan)).await
     }
 
-    async fn maintain(&self, now: Timestamp) -> Result<(), Error> {
-        let maintain = move |connection: &mut Connection| {
+    async fn maintain(&self, now: Timestamp, policy: &Arc<Policy>) -> Result<More, Error> {
+        let sign = move |connection: &mut Connection| {
             let meta = schema::Meta::read(connection)?;
-            let flushes = meta.flush_seq - meta.absorbed_seq;
-            if flushes >= ABSORB_FLUSHES || current::rows_after(connection, &meta)? >= ABSORB_ROWS {
-                current::absorb(connection, &meta)?;
-            }
             if now.as_ms() - meta.active.as_ms() >= LIFE_SIGN_MS {
                 schema::set_active(connection, now, false)?;
             }
-            Ok(())
+            run::give_up_unpublished(connection).map_err(connect::error)
         };
-        self.pools.write(maintain).await
+        self.pools.write(sign).await?;
+        self.pools.checkpoint(self.size_of("-wal")).await?;
+        let delete = |connection: &mut Connection| run::delete_dead(connection, STEP_BYTES);
+        if self.pools.write(delete).await? {
+            return Ok(More::Yes);
+        }
+        let (planning, limits) = (policy.clone(), self.limits);
+        let plan = move |connection: &mut Connection| {
+            let runs = run::live(connection).map_err(connect::error)?;
+            Ok(plan::plan(&runs, &limits, now, &planning))
+        };
+        if let Some(job) = self.pools.read(plan).await? {
+            compact::run(&self.pools, job, now, policy).await?;
+            return Ok(More::Yes);
+        }
+        self.pools.write(schema::give_space_back).await
     }
 
     async fn status(&self) -> Result<Status, Error> {
-        let size = |suffix: &str| {
-            let mut path = self.path.clone().into_os_string();
-            path.push(suffix);
-            std::fs::metadata(path).map_or(0, |file| file.len())
-        };
-        let (file_bytes, wal_bytes) = (size(""), size("-wal"));
+        let (file_bytes, wal_bytes) = (self.size_of(""), self.size_of("-wal"));
         let read = move |connection: &mut Connection| {
             let meta = schema::Meta::read(connection)?;
             let counted = connection.query_row(
-                "SELECT count(*), min(first_ms), max(last_ms) FROM directory",
+                "SELECT (SELECT count(*) FROM directory), min(first_ms), max(last_ms)
+                 FROM run WHERE state = 1",
                 [],
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             );
@@ -189,11 +209,7 @@ impl Storage for Sqlite {
     }
 
     async fn close(&self, now: Timestamp) -> Result<(), Error> {
-        let close = move |connection: &mut Connection| {
-            let meta = schema::Meta::read(connection)?;
-            current::absorb(connection, &meta)?;
-            schema::set_active(connection, now, true)
-        };
+        let close = move |connection: &mut Connection| schema::set_active(connection, now, true);
         self.pools.write(close).await?;
         self.pools.close().await?;
         drop(self.lock.lock().take());
@@ -201,16 +217,9 @@ impl Storage for Sqlite {
     }
 }
 
-fn extent(connection: &Connection, range: Range) -> rusqlite::Result<Extent> {
+/// When the service was not there.
+fn gaps(connection: &Connection, range: Range) -> rusqlite::Result<Vec<Gap>> {
     let bounds = [range.start.as_ms(), range.end.as_ms()];
-    let widest: Option<i64> = connection
-        .query_row(
-            "SELECT max(width_ms) FROM directory WHERE last_ms >= ?1 AND first_ms < ?2",
-            bounds,
-            |row| row.get(0),
-        )
-        .optional()?
-        .flatten();
     let mut events = connection.prepare_cached(
         "SELECT since_ms, time_ms, clean FROM (
              SELECT * FROM event WHERE time_ms > ?1 AND since_ms < ?2 ORDER BY id DESC LIMIT 100
@@ -222,11 +231,10 @@ fn extent(connection: &Connection, range: Range) -> rusqlite::Result<Extent> {
         let range = Range::new(since.max(range.start), time.min(range.end));
         Ok(Gap { range, missing })
     })?;
-    Ok(Extent {
-        widest: widest.and_then(|ms| Width::from_ms(ms).ok()),
-        gaps: gaps.collect::<rusqlite::Result<_>>()?,
-    })
+    gaps.collect()
 }
 
+#[cfg(test)]
+mod compact_tests;
 #[cfg(test)]
 mod tests;

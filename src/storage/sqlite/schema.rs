@@ -3,7 +3,7 @@
 //! A file is touched only when its application_id is ours or it is empty, and never when a newer
 //! healthd wrote it.
 
-use super::super::{Error, Incarnation};
+use super::super::{Error, Incarnation, More};
 use super::connect::error;
 use model::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
@@ -23,8 +23,6 @@ const STEPS: &[M<'_>] = &[M::up(
          incarnation BLOB NOT NULL,
          writer BLOB NOT NULL,
          flush_seq INTEGER NOT NULL,
-         -- The current records hold every flush up to this one.
-         absorbed_seq INTEGER NOT NULL,
          -- When the service last showed signs of life, and whether that was a clean stop.
          active_ms INTEGER NOT NULL,
          clean INTEGER NOT NULL
@@ -46,24 +44,37 @@ const STEPS: &[M<'_>] = &[M::up(
          metric INTEGER NOT NULL REFERENCES metric,
          labels BLOB NOT NULL
      ) STRICT;
-     -- Where the blocks are, apart from their bytes so that it is small.
-     CREATE TABLE directory (
+     -- Sorted sets of blocks. level: 0 a flush, 1 a part of a day, 2 a day. state: 0 being written,
+     -- 1 seen, 2 replaced. seq: the last flush in it. form: what retention asked of the day.
+     CREATE TABLE run (
          id INTEGER PRIMARY KEY,
+         level INTEGER NOT NULL,
+         state INTEGER NOT NULL,
          seq INTEGER NOT NULL,
-         kind INTEGER NOT NULL,
-         width_ms INTEGER NOT NULL,
-         first_series INTEGER NOT NULL,
-         last_series INTEGER NOT NULL,
          first_ms INTEGER NOT NULL,
          last_ms INTEGER NOT NULL,
          rows INTEGER NOT NULL,
-         checksum INTEGER NOT NULL
+         bytes INTEGER NOT NULL,
+         made_ms INTEGER NOT NULL,
+         form TEXT NOT NULL
      ) STRICT;
-     CREATE INDEX directory_by_time
-         ON directory (last_ms, first_ms, first_series, last_series, width_ms);
-     CREATE INDEX directory_by_seq ON directory (seq);
-     CREATE TABLE block (id INTEGER PRIMARY KEY REFERENCES directory, data BLOB NOT NULL) STRICT;
-     -- Current records of up to 4,096 series from first_series on, encoded.
+     -- Where the blocks are, apart from their bytes so that it is small.
+     CREATE TABLE directory (
+         run INTEGER NOT NULL,
+         kind INTEGER NOT NULL,
+         last_series INTEGER NOT NULL,
+         id INTEGER NOT NULL,
+         first_series INTEGER NOT NULL,
+         first_ms INTEGER NOT NULL,
+         last_ms INTEGER NOT NULL,
+         width_ms INTEGER NOT NULL,
+         rows INTEGER NOT NULL,
+         checksum INTEGER NOT NULL,
+         PRIMARY KEY (run, kind, last_series, id)
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE block (id INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+     -- Current records of up to 4,096 series from first_series on, encoded: what those series came to
+     -- in all that left level 0.
      CREATE TABLE current (
          first_series INTEGER PRIMARY KEY,
          rows INTEGER NOT NULL,
@@ -85,24 +96,19 @@ const MIGRATIONS: Migrations<'_> = Migrations::from_slice(STEPS);
 pub(super) struct Meta {
     pub(super) incarnation: Incarnation,
     pub(super) flush_seq: u64,
-    pub(super) absorbed_seq: u64,
     pub(super) active: Timestamp,
 }
 
 impl Meta {
     pub(super) fn read(connection: &Connection) -> Result<Self, Error> {
-        let read = connection.query_row(
-            "SELECT incarnation, flush_seq, absorbed_seq, active_ms FROM meta",
-            [],
-            |row| {
+        let read =
+            connection.query_row("SELECT incarnation, flush_seq, active_ms FROM meta", [], |row| {
                 Ok(Self {
                     incarnation: Incarnation(row.get(0)?),
                     flush_seq: row.get::<_, i64>(1)? as u64,
-                    absorbed_seq: row.get::<_, i64>(2)? as u64,
-                    active: Timestamp::from_ms(row.get(3)?),
+                    active: Timestamp::from_ms(row.get(2)?),
                 })
-            },
-        );
+            });
         read.map_err(error)
     }
 }
@@ -114,7 +120,7 @@ pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<(),
     let change = connection.transaction().map_err(error)?;
     let (incarnation, writer) = (Incarnation::random()?, Incarnation::random()?);
     let made = change.execute(
-        "INSERT OR IGNORE INTO meta VALUES (1, ?1, ?2, 0, 0, ?3, 1)",
+        "INSERT OR IGNORE INTO meta VALUES (1, ?1, ?2, 0, ?3, 1)",
         params![incarnation.0, writer.0, now.as_ms()],
     );
     if made.map_err(error)? == 0 {
@@ -128,6 +134,7 @@ pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<(),
     }
     let trim = "DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1";
     change.execute(trim, [MAX_EVENTS]).map_err(error)?;
+    super::run::give_up_unpublished(&change).map_err(error)?;
     change.commit().map_err(error)?;
     set_active(connection, now, false)
 }
@@ -161,6 +168,28 @@ pub(super) fn check_ours(path: &Path) -> Result<(), Error> {
         "HEALTH_DB_PATH: the file is a database of another program (application_id {id:#x}); \
          choose another file"
     )))
+}
+
+/// Pages that are given back to the file system in one transaction.
+const PAGES_AT_ONCE: i64 = 256;
+
+/// Gives some free pages back to the file system, if they are a tenth of the file: fewer are soon used
+/// again by the next flushes.
+pub(super) fn give_space_back(connection: &mut Connection) -> Result<More, Error> {
+    let pragma = |name: &str| {
+        let number = connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        number.map_err(error)
+    };
+    let (free, all) = (pragma("freelist_count")?, pragma("page_count")?);
+    if free * 10 <= all {
+        return Ok(More::No);
+    }
+    let mut vacuum = connection
+        .prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))
+        .map_err(error)?;
+    let mut pages = vacuum.query([]).map_err(error)?;
+    while pages.next().map_err(error)?.is_some() {}
+    Ok(More::Yes)
 }
 
 fn migration_error(error: rusqlite_migration::Error) -> Error {

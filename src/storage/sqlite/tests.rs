@@ -1,20 +1,21 @@
 //! The conformance suite on SQLite, and what only a file can get wrong.
 
 use super::*;
+use crate::storage::Parts;
 use crate::storage::conformance::{self, Fixture, at, commit, flush, grew, read, series};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-struct File {
-    directory: tempfile::TempDir,
-    storage: Option<Sqlite>,
+pub(super) struct File {
+    pub(super) directory: tempfile::TempDir,
+    pub(super) storage: Option<Sqlite>,
 }
 
-async fn open(directory: &Path, now: i64) -> Result<Sqlite, Error> {
+pub(super) async fn open(directory: &Path, now: i64) -> Result<Sqlite, Error> {
     Sqlite::open(&Config { db_path: directory.join("health.db") }, at(now)).await
 }
 
-async fn fixture() -> File {
+pub(super) async fn fixture() -> File {
     let directory = tempfile::tempdir().unwrap();
     let storage = open(directory.path(), 0).await.unwrap();
     storage.recover().await.unwrap();
@@ -22,7 +23,7 @@ async fn fixture() -> File {
 }
 
 impl File {
-    fn plain(&self) -> Connection {
+    pub(super) fn plain(&self) -> Connection {
         Connection::open(self.directory.path().join("health.db")).unwrap()
     }
 
@@ -109,7 +110,8 @@ async fn a_range_tells_when_the_service_was_away_and_whether_it_crashed() {
     // Dropped without a close: as after a SIGKILL.
     fixture.storage = None;
     fixture.storage = Some(open(fixture.directory.path(), 300).await.unwrap());
-    let extent = fixture.storage().extent(Range::new(at(150), at(1000))).await.unwrap();
+    let id = series(1, 0).id;
+    let extent = fixture.storage().extent(Range::new(at(150), at(1000)), (id, id)).await.unwrap();
     let gap = |from, to, missing| Gap { range: Range::new(at(from), at(to)), missing };
     assert_eq!(extent.gaps, [gap(150, 200, Missing::Down), gap(200, 300, Missing::Crashed)]);
 }
@@ -128,32 +130,11 @@ async fn a_damaged_block_is_an_error_and_never_an_answer() {
         series: Arc::new([counter.id]),
         range: Range::new(at(0), at(10)),
         step: conformance::WIDTH,
+        parts: Parts::All,
         deadline: std::time::Instant::now() + std::time::Duration::from_secs(10),
     };
     let error = fixture.storage().scan(scan).await.unwrap_err();
     assert!(matches!(&error, Error::Corrupt(text) if text.contains("block 1")), "{error}");
-}
-
-#[tokio::test]
-async fn current_records_are_absorbed_and_add_up_with_what_came_after() {
-    let mut fixture = fixture().await;
-    let counter = series(1, 0);
-    commit(
-        fixture.storage(),
-        flush(1, std::slice::from_ref(&counter), &[(counter.id, 5, grew(1.0))]),
-    )
-    .await;
-    for seq in 2..=ABSORB_FLUSHES + 3 {
-        commit(fixture.storage(), flush(seq, &[], &[(counter.id, 5, grew(1.0))])).await;
-        fixture.storage().maintain(at(0)).await.unwrap();
-    }
-    let absorbed: i64 =
-        fixture.plain().query_row("SELECT absorbed_seq FROM meta", [], |row| row.get(0)).unwrap();
-    assert_eq!(absorbed, ABSORB_FLUSHES as i64);
-    fixture.storage = None;
-    fixture.storage = Some(open(fixture.directory.path(), 9).await.unwrap());
-    let recovered = fixture.storage().recover().await.unwrap();
-    assert_eq!(recovered.series[0].1.value, (ABSORB_FLUSHES + 3) as f64);
 }
 
 #[tokio::test]

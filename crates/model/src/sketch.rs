@@ -1,0 +1,220 @@
+//! The quantile sketch: how many observations fell into each of a row of bins.
+//!
+//! A bin is the top bits of the f64, so finding it is a shift and merging is adding counts. However
+//! observations are grouped and in whatever order they merge, the sketch is the same: the finest
+//! that keeps within [`MAX_BINS`] and is no finer than what it was made of.
+
+/// The most bins of a sketch; beyond it bins are joined in pairs. Buys a bound on every fold's size,
+/// 8 KiB; costs precision for what is spread over more than four powers of two.
+pub const MAX_BINS: usize = 512;
+
+/// Bits of the mantissa that are kept at full precision: 128 bins for each power of two.
+const MANTISSA_BITS: u32 = 7;
+/// By how much an f64's bits are shifted to leave exponent and kept mantissa.
+const SHIFT: u32 = 52 - MANTISSA_BITS;
+/// The shifted bits of the smallest normal number.
+const SMALLEST: i32 = 1 << MANTISSA_BITS;
+/// Joining so often puts all numbers of a sign into one bin.
+pub const MAX_COARSENESS: u8 = 18;
+
+/// A bin and what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bin {
+    /// Which bin: 0 holds zero and subnormals, negative numbers have negative keys, and keys stand
+    /// in the order of the numbers.
+    pub key: i32,
+    /// How many observations it holds.
+    pub count: u64,
+}
+
+/// A sketch. The default one is empty and of full precision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sketch {
+    /// How often bins were joined in pairs.
+    coarseness: u8,
+    /// In the order of keys, each once, no count zero.
+    bins: Vec<Bin>,
+}
+
+/// Bins that no sketch has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SketchError {
+    /// Coarser than there is.
+    #[error("a sketch is joined at most {MAX_COARSENESS} times")]
+    Coarseness,
+    /// Too many.
+    #[error("a sketch has at most {MAX_BINS} bins")]
+    TooMany,
+    /// Keys that are not in order, or not there at this coarseness.
+    #[error("the keys of bins must rise and be those of finite numbers")]
+    Keys,
+    /// A bin without observations, or more of them than there can be.
+    #[error("each bin counts at least one observation, and all together at most 2^64 - 1")]
+    Counts,
+}
+
+impl Sketch {
+    /// From its parts: how often bins were joined (0 for full precision), and the bins in the order
+    /// of keys.
+    pub fn from_bins(coarseness: u8, bins: Vec<Bin>) -> Result<Self, SketchError> {
+        if coarseness > MAX_COARSENESS {
+            return Err(SketchError::Coarseness);
+        }
+        if bins.len() > MAX_BINS {
+            return Err(SketchError::TooMany);
+        }
+        let widest = join(i32::MAX >> (31 - 11 - MANTISSA_BITS), coarseness);
+        let within = bins.iter().all(|bin| (-widest..=widest).contains(&bin.key));
+        if !within || !bins.is_sorted_by(|a, b| a.key < b.key) {
+            return Err(SketchError::Keys);
+        }
+        let total = bins.iter().try_fold(0u64, |total, bin| total.checked_add(bin.count));
+        if total.is_none() || bins.iter().any(|bin| bin.count == 0) {
+            return Err(SketchError::Counts);
+        }
+        Ok(Self { coarseness, bins })
+    }
+
+    /// How often bins were joined in pairs: 0 is full precision.
+    pub const fn coarseness(&self) -> u8 {
+        self.coarseness
+    }
+
+    /// The bins, in the order of keys.
+    pub fn bins(&self) -> &[Bin] {
+        &self.bins
+    }
+
+    /// How many observations are in it.
+    pub fn count(&self) -> u64 {
+        self.bins.iter().fold(0, |total, bin| total.saturating_add(bin.count))
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.bins.capacity() * size_of::<Bin>()
+    }
+
+    /// Takes in an observation.
+    pub fn add(&mut self, value: f64) {
+        let key = join(key(value), self.coarseness);
+        match self.bins.binary_search_by_key(&key, |bin| bin.key) {
+            Ok(place) => self.bins[place].count = self.bins[place].count.saturating_add(1),
+            Err(place) => {
+                self.bins.insert(place, Bin { key, count: 1 });
+                self.keep_within();
+            }
+        }
+    }
+
+    /// Takes in another sketch.
+    pub fn merge(&mut self, other: &Self) {
+        while self.coarseness < other.coarseness {
+            self.halve();
+        }
+        let joins = other.coarseness.abs_diff(self.coarseness);
+        let ours = std::mem::take(&mut self.bins);
+        self.bins.reserve(ours.len() + other.bins.len());
+        let (mut ours, mut theirs) = (ours.into_iter().peekable(), other.bins.iter().peekable());
+        loop {
+            let ours_first = match (ours.peek(), theirs.peek()) {
+                (Some(our), Some(their)) => our.key <= join(their.key, joins),
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => break,
+            };
+            let next = if ours_first { ours.next() } else { theirs.next().copied() };
+            if let Some(Bin { key, count }) = next {
+                self.push(if ours_first { key } else { join(key, joins) }, count);
+            }
+        }
+        self.keep_within();
+    }
+
+    /// The largest relative error of a quantile that is read from it.
+    pub fn relative_error(&self) -> f64 {
+        relative_error(self.coarseness)
+    }
+
+    /// The observation of rank `ceil(q * count)`, from 1, of those in the order of size; within
+    /// [`Sketch::relative_error`]. `q` is between 0 and 1; none if the sketch is empty.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        let count = self.count();
+        let rank = ((q * count as f64).ceil() as u64).clamp(1, count.max(1));
+        let mut seen = 0u64;
+        let reached = self.bins.iter().find(|bin| {
+            seen = seen.saturating_add(bin.count);
+            seen >= rank
+        });
+        reached.map(|bin| middle(bin.key, self.coarseness))
+    }
+
+    fn push(&mut self, key: i32, count: u64) {
+        match self.bins.last_mut() {
+            Some(last) if last.key == key => last.count = last.count.saturating_add(count),
+            _ => self.bins.push(Bin { key, count }),
+        }
+    }
+
+    fn keep_within(&mut self) {
+        while self.bins.len() > MAX_BINS {
+            self.halve();
+        }
+    }
+
+    fn halve(&mut self) {
+        self.coarseness += 1;
+        let bins = std::mem::take(&mut self.bins);
+        self.bins.reserve(bins.len().min(MAX_BINS));
+        for bin in bins {
+            self.push(join(bin.key, 1), bin.count);
+        }
+    }
+}
+
+/// The largest relative error of sketches whose bins were joined so often.
+pub fn relative_error(coarseness: u8) -> f64 {
+    // The ratio of a bin's ends; the number given for a bin is as far from both, relatively.
+    let ratio = match u32::from(coarseness) {
+        joins @ 0..=MANTISSA_BITS => 1.0 + f64::from(1 << joins) / f64::from(1 << MANTISSA_BITS),
+        joins => f64::from(1u32 << (joins - MANTISSA_BITS)).exp2(),
+    };
+    if ratio.is_finite() { (ratio - 1.0) / (ratio + 1.0) } else { 1.0 }
+}
+
+/// The bin of a number at full precision: 0 for zero and subnormals, then from 1 up, by size.
+fn key(value: f64) -> i32 {
+    let size = (value.abs().to_bits() >> SHIFT) as i32;
+    if size < SMALLEST {
+        return 0;
+    }
+    let key = size - SMALLEST + 1;
+    if value < 0.0 { -key } else { key }
+}
+
+/// The bin that holds this one after so many joins. The bin of zero stays by itself.
+const fn join(key: i32, joins: u8) -> i32 {
+    match key {
+        0 => 0,
+        1.. => ((key - 1) >> joins) + 1,
+        _ => -(((-key - 1) >> joins) + 1),
+    }
+}
+
+/// The number that a bin stands for: the harmonic mean of its ends.
+fn middle(key: i32, coarseness: u8) -> f64 {
+    if key == 0 {
+        return 0.0;
+    }
+    let end = |key: i32| {
+        let size = (u64::from(key.unsigned_abs()) << coarseness) + SMALLEST as u64;
+        f64::from_bits(size.min(0x7ff << MANTISSA_BITS) << SHIFT).min(f64::MAX)
+    };
+    let (low, high) = (end(key.abs() - 1), end(key.abs()));
+    let middle = low * (2.0 / (1.0 + low / high));
+    if key < 0 { -middle } else { middle }
+}
+
+#[cfg(test)]
+#[path = "sketch_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! Housekeeping: merges, rollups, retention and what else the storage does between flushes.
+//!
+//! It holds nobody up and holds no data, so it may be stopped at any moment. No data is dropped for
+//! its age by a clock that jumped: ages are taken by whichever of the wall clock and the monotonic
+//! one has come less far since the start.
+
+use super::Clock;
+use crate::storage::{More, Policy, Storage};
+use model::{Retention, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+/// How often it looks whether there is something to do.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The task that tidies up.
+pub struct Maintainer {
+    storage: Arc<dyn Storage>,
+    clock: Clock,
+    ages: Ages,
+    retention: Retention,
+    failing: bool,
+}
+
+impl Maintainer {
+    pub(super) fn new(storage: Arc<dyn Storage>, clock: Clock, retention: Retention) -> Self {
+        let ages = Ages { wall: clock.now(), monotonic: Instant::now(), jumped: false };
+        Self { storage, clock, ages, retention, failing: false }
+    }
+
+    /// Tidies up until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let tidy = async {
+            loop {
+                tick.tick().await;
+                while self.tidy().await == More::Yes {}
+            }
+        };
+        stop.run_until_cancelled(tidy).await;
+    }
+
+    async fn tidy(&mut self) -> More {
+        let now = self.clock.now();
+        let policy = Policy::new(self.retention.clone(), self.ages.now(now));
+        match self.storage.maintain(now, &Arc::new(policy)).await {
+            Ok(more) => {
+                self.failing = false;
+                more
+            }
+            Err(error) => {
+                if !self.failing {
+                    tracing::warn!(%error, "the storage could not be tidied up; it is tried again");
+                }
+                self.failing = true;
+                More::No
+            }
+        }
+    }
+}
+
+/// How far ahead of the monotonic clock the wall clock may be before it is said to have jumped.
+const JUMP: Duration = Duration::from_mins(1);
+
+/// The clock of ages.
+struct Ages {
+    /// Both clocks at the start.
+    wall: Timestamp,
+    monotonic: Instant,
+    jumped: bool,
+}
+
+impl Ages {
+    fn now(&mut self, wall: Timestamp) -> Timestamp {
+        let steady = self.wall.after(self.monotonic.elapsed());
+        let jumped = wall.since(steady) > JUMP;
+        if jumped && !self.jumped {
+            tracing::warn!(
+                wall = %wall, steady = %steady,
+                "the wall clock jumped ahead; until a restart, nothing is dropped or rolled up by it"
+            );
+        }
+        self.jumped = jumped;
+        wall.min(steady)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_jumps_ages_nothing() {
+        let start = Timestamp::from_ms(1_000_000);
+        let mut ages = Ages { wall: start, monotonic: Instant::now(), jumped: false };
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let later = start.after(Duration::from_secs(10));
+        assert_eq!(ages.now(later), later);
+        assert_eq!(ages.now(later.after(Duration::from_hours(9000))), later, "ahead");
+        let back = later.before(Duration::from_hours(9000));
+        assert_eq!(ages.now(back), back, "back: what is kept stays");
+    }
+}

@@ -1,0 +1,223 @@
+//! Reading blocks: any bytes may come in.
+
+use super::bytes::Reader;
+use super::folds::{Columns, Source};
+use super::numbers::read_ints;
+use super::{BlockError, MAX_SEGMENT_ROWS, MAX_SEGMENTS, Parts, Rows, VERSION, kind_of};
+use model::{Kind, Row, SeriesId, Timestamp, Width};
+use pco::wrapped::FileDecompressor;
+
+/// A block whose segments can be read one by one.
+pub struct View<D> {
+    data: D,
+    kind: Kind,
+    width: Width,
+    pco: FileDecompressor,
+    columns: Vec<Place>,
+    segments: Vec<Segment>,
+}
+
+/// Where in the data something is.
+type Place = std::ops::Range<usize>;
+
+/// A part of a block that is read as a whole.
+#[derive(Clone)]
+pub struct Segment {
+    rows: usize,
+    /// The lowest series.
+    pub first_series: SeriesId,
+    /// The highest series.
+    pub last_series: SeriesId,
+    /// The earliest start of a bucket.
+    pub first: Timestamp,
+    /// The latest start of a bucket.
+    pub last: Timestamp,
+    place: Place,
+}
+
+/// Decodes all of a block after checking its checksum.
+pub fn decode_checked(data: &[u8], checksum: u32) -> Result<Rows, BlockError> {
+    View::checked(data, checksum)?.all()
+}
+
+/// Decodes all of a block.
+pub fn decode(data: &[u8]) -> Result<Rows, BlockError> {
+    View::new(data)?.all()
+}
+
+impl<D: AsRef<[u8]>> View<D> {
+    /// Opens a block after checking its checksum.
+    pub fn checked(data: D, checksum: u32) -> Result<Self, BlockError> {
+        if crc32fast::hash(data.as_ref()) != checksum {
+            return Err(BlockError::Checksum);
+        }
+        Self::new(data)
+    }
+
+    /// Opens a block.
+    pub fn new(data: D) -> Result<Self, BlockError> {
+        let bytes = data.as_ref();
+        let mut reader = Reader::new(bytes);
+        match reader.byte()? {
+            VERSION => {}
+            0 => return Err(BlockError::Bounds("the version")),
+            newer => return Err(BlockError::Newer(newer)),
+        }
+        let kind = kind_of(reader.byte()?).ok_or(BlockError::Bounds("the kind"))?;
+        let width = i64::try_from(reader.varint()?).ok().and_then(|ms| Width::from_ms(ms).ok());
+        let width = width.ok_or(BlockError::Bounds("the width"))?;
+        let (pco, _) = FileDecompressor::new(reader.bytes()?)
+            .map_err(|error| BlockError::Column(error.to_string()))?;
+        let mut shared = Reader::new(reader.bytes()?);
+        // What a reader has left ends where its bytes end, so that tells where it is.
+        let mut columns = Vec::new();
+        let end = bytes.len() - reader.rest().len();
+        while !shared.is_empty() {
+            let length = shared.bytes()?.len();
+            let end = end - shared.rest().len();
+            columns.push(end - length..end);
+        }
+        let mut entries = Reader::new(reader.bytes()?);
+        let mut segments = Vec::new();
+        let mut series = 0;
+        let mut place = bytes.len() - reader.rest().len();
+        while !entries.is_empty() {
+            if segments.len() == MAX_SEGMENTS {
+                return Err(BlockError::Bounds("the number of segments"));
+            }
+            let segment = Segment::new(width, series, place, &mut entries)?;
+            series = segment.last_series.as_u64();
+            place = segment.place.end;
+            segments.push(segment);
+        }
+        if segments.is_empty() || place < bytes.len() {
+            return Err(BlockError::Bounds("the length"));
+        }
+        if place > bytes.len() {
+            return Err(BlockError::Short);
+        }
+        Ok(Self { data, kind, width, pco, columns, segments })
+    }
+
+    /// The kind of its folds.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The width of its buckets.
+    pub fn width(&self) -> Width {
+        self.width
+    }
+
+    /// Its segments, in the order of series and time.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Decodes one of its segments.
+    pub fn read(&self, segment: &Segment, parts: Parts) -> Result<Rows, BlockError> {
+        match self.kind {
+            Kind::Counter => Ok(Rows::Counter(self.rows(segment, parts)?)),
+            Kind::Rolling => Ok(Rows::Rolling(self.rows(segment, parts)?)),
+        }
+    }
+
+    fn all(&self) -> Result<Rows, BlockError> {
+        match self.kind {
+            Kind::Counter => Ok(Rows::Counter(self.all_rows()?)),
+            Kind::Rolling => Ok(Rows::Rolling(self.all_rows()?)),
+        }
+    }
+
+    fn all_rows<F: Columns>(&self) -> Result<Vec<Row<F>>, BlockError> {
+        let mut rows = Vec::new();
+        for segment in &self.segments {
+            rows.append(&mut self.rows(segment, Parts::All)?);
+        }
+        Ok(rows)
+    }
+
+    /// Decodes a segment of a block that holds this kind of folds.
+    pub fn rows<F: Columns>(
+        &self,
+        segment: &Segment,
+        parts: Parts,
+    ) -> Result<Vec<Row<F>>, BlockError> {
+        let mut reader = Reader::new(&self.data.as_ref()[segment.place.clone()]);
+        let series = self.series(segment, &mut reader)?;
+        let starts = self.starts(segment, &mut reader)?;
+        let folds = F::read(&starts, parts, self.source(), &mut reader)?;
+        if parts == Parts::All && !reader.is_empty() {
+            return Err(BlockError::Bounds("the length"));
+        }
+        let rows = series.into_iter().zip(starts).zip(folds);
+        Ok(rows.map(|((series, start), fold)| Row { series, start, fold }).collect())
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source { pco: &self.pco, data: self.data.as_ref(), columns: &self.columns }
+    }
+
+    fn series(
+        &self,
+        segment: &Segment,
+        reader: &mut Reader<'_>,
+    ) -> Result<Vec<SeriesId>, BlockError> {
+        if segment.first_series == segment.last_series {
+            return Ok(vec![segment.first_series; segment.rows]);
+        }
+        let series = read_ints(segment.rows, &self.pco, reader)?;
+        let series: Vec<SeriesId> =
+            series.into_iter().map(|id| SeriesId::from_u64(id as u64)).collect();
+        let within = series.first() == Some(&segment.first_series)
+            && series.last() == Some(&segment.last_series)
+            && series.is_sorted();
+        if within { Ok(series) } else { Err(BlockError::Bounds("a series")) }
+    }
+
+    fn starts(
+        &self,
+        segment: &Segment,
+        reader: &mut Reader<'_>,
+    ) -> Result<Vec<Timestamp>, BlockError> {
+        let buckets = self.source().shared(segment.rows, reader)?;
+        let start = |bucket: &i64| bucket.checked_mul(self.width.as_ms()).map(Timestamp::from_ms);
+        let starts: Option<Vec<Timestamp>> = buckets.iter().map(start).collect();
+        starts.ok_or(BlockError::Bounds("a bucket"))
+    }
+}
+
+impl Segment {
+    fn new(
+        width: Width,
+        series: u64,
+        from: usize,
+        entry: &mut Reader<'_>,
+    ) -> Result<Self, BlockError> {
+        let rows = entry.varint()? as usize;
+        if rows == 0 || rows > MAX_SEGMENT_ROWS {
+            return Err(BlockError::Bounds("the number of rows"));
+        }
+        let first_series = series.checked_add(entry.varint()?);
+        let last_series =
+            first_series.zip(Some(entry.varint()?)).and_then(|(a, b)| a.checked_add(b));
+        let (Some(first_series), Some(last_series)) = (first_series, last_series) else {
+            return Err(BlockError::Bounds("a series"));
+        };
+        let least = entry.signed()?;
+        let most = i64::try_from(entry.varint()?).ok().and_then(|span| least.checked_add(span));
+        let start = |bucket: i64| bucket.checked_mul(width.as_ms()).map(Timestamp::from_ms);
+        let (Some(first), Some(last)) = (start(least), most.and_then(start)) else {
+            return Err(BlockError::Bounds("a bucket"));
+        };
+        let length = usize::try_from(entry.varint()?).map_err(|_| BlockError::Short)?;
+        Ok(Self {
+            rows,
+            first_series: SeriesId::from_u64(first_series),
+            last_series: SeriesId::from_u64(last_series),
+            first,
+            last,
+            place: from..from.checked_add(length).ok_or(BlockError::Short)?,
+        })
+    }
+}

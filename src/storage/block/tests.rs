@@ -1,0 +1,234 @@
+//! The codec against plain vectors, and against bytes that are not blocks.
+
+use super::*;
+use model::{Many, Sketch};
+use proptest::prelude::*;
+
+const WIDTH: Width = Width::from_secs(1);
+
+fn special() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        Just(0.0),
+        Just(-0.0),
+        Just(f64::from_bits(1)),
+        Just(-f64::MIN_POSITIVE / 2.0),
+        Just(9_007_199_254_740_991.0),
+        Just(9_007_199_254_740_992.0),
+        Just(9_007_199_254_740_993.0),
+        Just(9_007_199_254_740_994.0),
+        Just(model::MAX_MAGNITUDE),
+        Just(-model::MAX_MAGNITUDE),
+        Just(f64::MAX),
+        Just(0.1),
+        (-1e6..1e6).prop_map(f64::round),
+        any::<f64>(),
+    ]
+}
+
+fn rows<F: std::fmt::Debug>(fold: impl Strategy<Value = F>) -> impl Strategy<Value = Vec<Row<F>>> {
+    let key = (0u64..1 << 40, -4_000_000_000i64..4_000_000_000);
+    proptest::collection::vec((key, fold), 1..200).prop_map(|rows| {
+        let mut rows: Vec<Row<F>> = rows
+            .into_iter()
+            .map(|((series, bucket), fold)| Row {
+                series: SeriesId::from_u64(series),
+                start: Timestamp::from_ms(bucket * 1000),
+                fold,
+            })
+            .collect();
+        rows.sort_by_key(Row::key);
+        rows
+    })
+}
+
+fn rolling() -> impl Strategy<Value = Rolling> {
+    let one = (special(), 0..1000i64).prop_map(|(v, t)| Rolling::one(v, Timestamp::from_ms(t)));
+    let sketch = proptest::collection::vec(special(), 0..40).prop_map(|values| {
+        let mut sketch = Sketch::default();
+        values.iter().filter(|value| value.is_finite()).for_each(|value| sketch.add(*value));
+        sketch
+    });
+    let many = (1u64.., special(), special(), special(), special(), any::<i64>(), sketch).prop_map(
+        |(count, sum, min, max, last, t, sketch)| {
+            let last_time = Timestamp::from_ms(t);
+            if count == 1 {
+                Rolling::one(last, last_time)
+            } else {
+                Rolling::Many(Box::new(Many { count, sum, min, max, last, last_time, sketch }))
+            }
+        },
+    );
+    prop_oneof![one, many]
+}
+
+/// A row to the bit: NaN equals itself here, and 0.0 is not -0.0.
+type Bits = (SeriesId, Timestamp, [u64; 6], Option<Sketch>);
+
+fn bits(rows: &Rows) -> Vec<Bits> {
+    let of_counter =
+        |r: &Row<Counter>| (r.series, r.start, [r.fold.sum.to_bits(), 0, 0, 0, 0, 0], None);
+    let of_rolling = |r: &Row<Rolling>| {
+        let f = &r.fold;
+        let [sum, min, max, last] = [f.sum(), f.min(), f.max(), f.last()].map(f64::to_bits);
+        let sketch = match f {
+            Rolling::One { .. } => None,
+            Rolling::Many(many) => Some(many.sketch.clone()),
+        };
+        let time = f.last_time().as_ms() as u64;
+        (r.series, r.start, [sum, min, max, last, f.count(), time], sketch)
+    };
+    match rows {
+        Rows::Counter(rows) => rows.iter().map(of_counter).collect(),
+        Rows::Rolling(rows) => rows.iter().map(of_rolling).collect(),
+    }
+}
+
+/// All that blocks for keeping hold, pushed series by series.
+fn settled<F: Columns>(rows: &[Row<F>], block_bytes: usize) -> Vec<Block> {
+    let mut writer = Writer::new(WIDTH, block_bytes, 1024);
+    let mut blocks = Vec::new();
+    for series in rows.chunk_by(|a, b| a.series == b.series) {
+        blocks.append(&mut writer.push(series.to_vec()));
+    }
+    blocks.append(&mut writer.finish());
+    blocks
+}
+
+fn all_bits(blocks: &[Block]) -> Vec<Bits> {
+    let rows = |block: &Block| decode_checked(&block.data, block.bounds.checksum).unwrap();
+    blocks.iter().flat_map(|block| bits(&rows(block))).collect()
+}
+
+proptest! {
+    #[test]
+    fn counters_come_back_to_the_bit(rows in rows(special().prop_map(|sum| Counter { sum }))) {
+        let block = encode(&rows, WIDTH).next().unwrap();
+        let back = decode_checked(&block.data, block.bounds.checksum).unwrap();
+        prop_assert_eq!(bits(&back), bits(&Rows::Counter(rows.clone())));
+        prop_assert_eq!(block.bounds.first_series, rows[0].series);
+        prop_assert!(rows.iter().all(|row| block.bounds.first <= row.start));
+        prop_assert!(rows.iter().all(|row| row.start <= block.bounds.last));
+    }
+
+    #[test]
+    fn rolling_folds_come_back_to_the_bit(rows in rows(rolling())) {
+        let block = encode(&rows, WIDTH).next().unwrap();
+        let back = decode_checked(&block.data, block.bounds.checksum).unwrap();
+        prop_assert_eq!(bits(&back), bits(&Rows::Rolling(rows)));
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_to_the_bit(
+        short in rows(rolling()), long in rows(rolling()), repeat in 1usize..9000, block_bytes in 1usize..5000,
+    ) {
+        // One series long enough for segments of its own, among others that are not.
+        let mut rows = short;
+        let series = SeriesId::from_u64(1 << 41);
+        let cycle = long.iter().cycle().take(repeat).zip(0i64..);
+        rows.extend(cycle.map(|(row, n)| Row {
+            series,
+            start: Timestamp::from_ms(n * 1000),
+            fold: row.fold.clone(),
+        }));
+        let blocks = settled(&rows, block_bytes);
+        prop_assert!(blocks.is_sorted_by_key(|block| block.bounds.first_series));
+        prop_assert_eq!(blocks.iter().map(|b| b.bounds.rows as usize).sum::<usize>(), rows.len());
+        prop_assert_eq!(all_bits(&blocks), bits(&Rows::Rolling(rows)));
+    }
+
+    #[test]
+    fn damaged_bytes_are_an_error_and_never_a_panic(
+        rows in rows(rolling()), at in any::<usize>(), flip in 1u8..,
+    ) {
+        let mut block = encode(&rows, WIDTH).next().unwrap();
+        let at = at % block.data.len();
+        block.data[at] ^= flip;
+        let checked = decode_checked(&block.data, block.bounds.checksum);
+        prop_assert_eq!(checked, Err(BlockError::Checksum));
+        drop(decode(&block.data));
+        prop_assert!(decode(&block.data[..at]).is_err());
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        drop(decode(&bytes));
+        if let Some(first) = bytes.first_mut() {
+            *first = VERSION;
+        }
+        drop(decode(&bytes));
+    }
+}
+
+#[test]
+fn rows_beyond_a_block_go_into_the_next() {
+    let row = |n: u64| Row {
+        series: SeriesId::from_u64(n),
+        start: Timestamp::from_ms(0),
+        fold: Counter { sum: 1.0 },
+    };
+    let rows: Vec<_> = (0..=(MAX_FRESH_ROWS as u64)).map(row).collect();
+    let blocks: Vec<Block> = encode(&rows, WIDTH).collect();
+    assert_eq!(blocks.iter().map(|b| b.bounds.rows).collect::<Vec<_>>(), [1024, 1]);
+    assert_eq!(blocks[1].bounds.first_series, SeriesId::from_u64(1024));
+}
+
+#[test]
+fn a_block_of_a_newer_version_says_so() {
+    assert_eq!(decode(&[2, 1]), Err(BlockError::Newer(2)));
+    assert_eq!(decode(&[]), Err(BlockError::Short));
+    assert_eq!(decode(&[1, 9]), Err(BlockError::Bounds("the kind")));
+}
+
+#[test]
+fn a_sampled_decimal_takes_about_a_byte_and_a_constant_nearly_none() {
+    let row = |series: u64, n: i64, value: f64| Row {
+        series: SeriesId::from_u64(series),
+        start: Timestamp::from_ms(1_767_225_600_000 + n * 10_000),
+        fold: Rolling::one(value, Timestamp::from_ms(1_767_225_600_000 + n * 10_000)),
+    };
+    let noise = |n: i64| ((n * 7919) % 101) as f64 / 100.0;
+    let noisy: Vec<_> = (0..8640).map(|n| row(1, n, 20.0 + noise(n))).collect();
+    let constant: Vec<_> = (0..8640).map(|n| row(1, n, 3.25)).collect();
+    let bytes = |rows: &[Row<Rolling>]| -> usize {
+        settled(rows, 1 << 17).iter().map(|block| block.data.len()).sum()
+    };
+    assert!(bytes(&noisy) < 8640, "{}", bytes(&noisy));
+    assert!(bytes(&constant) < 200, "{}", bytes(&constant));
+}
+
+#[test]
+fn series_that_were_sampled_together_share_their_times() {
+    let rows: Vec<Row<Counter>> = (0..40u64)
+        .flat_map(|series| {
+            (0..500i64).map(move |n| Row {
+                series: SeriesId::from_u64(series),
+                start: Timestamp::from_ms((n * 10 + (n * n) % 7) * 1000),
+                fold: Counter { sum: 1.0 },
+            })
+        })
+        .collect();
+    let together: usize = settled(&rows, 1 << 17).iter().map(|block| block.data.len()).sum();
+    let alone: usize = settled(&rows[..500], 1 << 17).iter().map(|block| block.data.len()).sum();
+    assert!(together < 3 * alone + 40 * 20, "{together} for 40 series, {alone} for one");
+}
+
+#[test]
+fn one_segment_is_read_without_the_others() {
+    let rows: Vec<Row<Counter>> = (0..10u64)
+        .flat_map(|series| {
+            (0..6000i64).map(move |n| Row {
+                series: SeriesId::from_u64(series),
+                start: Timestamp::from_ms(n * 1000),
+                fold: Counter { sum: ((n * 31) % 97) as f64 },
+            })
+        })
+        .collect();
+    let blocks = settled(&rows, 1 << 20);
+    let view = View::checked(&*blocks[0].data, blocks[0].bounds.checksum).unwrap();
+    let wanted: Vec<_> =
+        view.segments().iter().filter(|s| s.first_series == SeriesId::from_u64(4)).collect();
+    assert_eq!(wanted.len(), 2, "a long series is cut, so that a part of it can be read");
+    let back: Vec<Row<Counter>> =
+        wanted.iter().flat_map(|s| view.rows(s, Parts::All).unwrap()).collect();
+    assert_eq!(back, rows[24_000..30_000]);
+}

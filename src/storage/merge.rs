@@ -1,0 +1,194 @@
+//! The one merge of stored runs: for compaction, rollup and retention alike.
+//!
+//! Runs stream by series, so memory is a segment and an encoded block for each of them, and the rows
+//! of one series. Rows of one bucket merge in the order of the runs, which is that of arrival.
+
+use super::block::{Block, Columns, View, Writer};
+use super::{Error, Parts};
+use model::{Row, SeriesId, Timestamp, Width};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// A block that can be loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    pub(super) id: i64,
+    pub(super) checksum: u32,
+}
+
+/// Where a row goes: the start of its day, and how wide its bucket becomes.
+pub(super) type Target = (Timestamp, Width);
+
+/// How the blocks that are written look.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// Bytes of a block.
+    pub(super) block_bytes: usize,
+    /// Rows of a segment that series share.
+    pub(super) shared_rows: usize,
+}
+
+/// Runs of one kind that are being merged.
+pub(super) struct Merge<F> {
+    shape: Shape,
+    inputs: Vec<Cursor<F>>,
+    /// Which input holds which series next; of the same one, the earlier run first.
+    heads: BinaryHeap<Reverse<(SeriesId, usize)>>,
+    begun: bool,
+    writers: BTreeMap<Target, Writer<F>>,
+}
+
+/// What merging asks of its surroundings.
+pub(super) trait Context<F> {
+    /// Reads the bytes of a block.
+    fn load(&mut self, block: Stored) -> Result<Vec<u8>, Error>;
+    /// Sees each row before it is merged.
+    fn see(&mut self, row: &Row<F>);
+    /// Says where a row of a bucket of this width goes; none if it is dropped.
+    fn target(&self, series: SeriesId, start: Timestamp, width: Width) -> Option<Target>;
+}
+
+impl<F: Columns + model::Merge> Merge<F> {
+    /// Merges runs, given as their blocks in the order of series, the earliest run first.
+    pub(super) fn new(runs: impl Iterator<Item = Vec<Stored>>, shape: Shape) -> Self {
+        let inputs = runs.map(Cursor::new).collect();
+        let (heads, writers) = (BinaryHeap::new(), BTreeMap::new());
+        Self { shape, inputs, heads, begun: false, writers }
+    }
+
+    /// Goes on until about so many bytes are written or all is merged; the second is said.
+    pub(super) fn advance(
+        &mut self,
+        context: &mut impl Context<F>,
+        bytes: usize,
+        blocks: &mut Vec<(Timestamp, Block)>,
+    ) -> Result<bool, Error> {
+        if !self.begun {
+            self.begun = true;
+            for (place, input) in self.inputs.iter_mut().enumerate() {
+                self.heads.extend(input.head(context)?.map(|series| Reverse((series, place))));
+            }
+        }
+        let mut written = 0;
+        while written < bytes {
+            let Some(Reverse((series, _))) = self.heads.peek().copied() else {
+                for ((day, _), writer) in std::mem::take(&mut self.writers) {
+                    blocks.extend(writer.finish().into_iter().map(|block| (day, block)));
+                }
+                return Ok(true);
+            };
+            let rows = self.take(series, context)?;
+            for (target, rows) in rows {
+                let shape = self.shape;
+                let writer = self
+                    .writers
+                    .entry(target)
+                    .or_insert_with(|| Writer::new(target.1, shape.block_bytes, shape.shared_rows));
+                for block in writer.push(merged(rows)) {
+                    written += block.data.len();
+                    blocks.push((target.0, block));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// All rows of a series by where they go, in the order of arrival.
+    fn take(
+        &mut self,
+        series: SeriesId,
+        context: &mut impl Context<F>,
+    ) -> Result<BTreeMap<Target, Vec<Row<F>>>, Error> {
+        let mut rows: BTreeMap<Target, Vec<Row<F>>> = BTreeMap::new();
+        let mut recent: Option<(Target, Vec<Row<F>>)> = None;
+        while let Some(Reverse((head, place))) = self.heads.peek().copied()
+            && head == series
+        {
+            self.heads.pop();
+            let input = &mut self.inputs[place];
+            while input.head(context)? == Some(series)
+                && let Some((width, row)) = input.next()
+            {
+                context.see(&row);
+                let Some(target) = context.target(series, row.start, width) else { continue };
+                let row = Row { start: target.1.truncate(row.start), ..row };
+                match &mut recent {
+                    Some((same, rows)) if *same == target => rows.push(row),
+                    _ => {
+                        if let Some((before, part)) = recent.take() {
+                            rows.insert(before, part);
+                        }
+                        let mut part = rows.remove(&target).unwrap_or_default();
+                        part.push(row);
+                        recent = Some((target, part));
+                    }
+                }
+            }
+            self.heads.extend(input.head(context)?.map(|series| Reverse((series, place))));
+        }
+        rows.extend(recent);
+        Ok(rows)
+    }
+}
+
+/// Puts the rows of a series in the order of time and merges those of one bucket.
+fn merged<F: model::Merge>(mut rows: Vec<Row<F>>) -> Vec<Row<F>> {
+    rows.sort_by_key(|row| row.start);
+    rows.dedup_by(|later, row| {
+        let same = later.start == row.start;
+        if same {
+            row.fold.merge(&later.fold);
+        }
+        same
+    });
+    rows
+}
+
+/// Reads a run from its start, a segment at a time.
+struct Cursor<F> {
+    blocks: std::vec::IntoIter<Stored>,
+    /// The block that is open, its id, and the next of its segments.
+    open: Option<(View<Vec<u8>>, i64, usize)>,
+    width: Width,
+    rows: std::iter::Peekable<std::vec::IntoIter<Row<F>>>,
+}
+
+impl<F: Columns> Cursor<F> {
+    fn new(blocks: Vec<Stored>) -> Self {
+        let rows = Vec::new().into_iter().peekable();
+        Self { blocks: blocks.into_iter(), open: None, width: super::policy::DAY, rows }
+    }
+
+    /// The series of the next row.
+    fn head(&mut self, context: &mut impl Context<F>) -> Result<Option<SeriesId>, Error> {
+        loop {
+            if let Some(row) = self.rows.peek() {
+                return Ok(Some(row.series));
+            }
+            if let Some((view, id, next)) = &mut self.open
+                && let Some(segment) = view.segments().get(*next)
+            {
+                let rows = view.rows(segment, Parts::All).map_err(|error| damaged(*id, &error))?;
+                self.rows = rows.into_iter().peekable();
+                *next += 1;
+                continue;
+            }
+            let Some(block) = self.blocks.next() else {
+                self.open = None;
+                return Ok(None);
+            };
+            let view = View::checked(context.load(block)?, block.checksum);
+            let view = view.map_err(|error| damaged(block.id, &error))?;
+            self.width = view.width();
+            self.open = Some((view, block.id, 0));
+        }
+    }
+
+    fn next(&mut self) -> Option<(Width, Row<F>)> {
+        self.rows.next().map(|row| (self.width, row))
+    }
+}
+
+fn damaged(id: i64, error: &super::block::BlockError) -> Error {
+    Error::Corrupt(format!("block {id}: {error}"))
+}

@@ -1,0 +1,83 @@
+//! What becomes of stored folds as they age: by which ladder, and by which clock.
+//!
+//! Time is cut into days (UTC). A day is treated as a whole, by the age of its end; so everything in
+//! it is at least as old as its treatment asks for.
+
+use model::{Range, Retention, SeriesId, Timestamp, Width};
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// What is rolled up and dropped together.
+pub const DAY: Width = Width::from_secs(86_400);
+
+/// The day that holds this moment.
+pub fn day_of(time: Timestamp) -> Range {
+    let start = DAY.truncate(time);
+    Range::new(start, Timestamp::from_ms(start.as_ms().saturating_add(DAY.as_ms())))
+}
+
+/// Retention, as it is to be applied now.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Of the series that no override names.
+    pub retention: Retention,
+    /// Of others; of several that name a series, the first counts.
+    pub overrides: Vec<Override>,
+    /// The time by which ages are taken: never later than the wall clock, nor than what the
+    /// monotonic one has come to since the start.
+    pub now: Timestamp,
+}
+
+/// Another retention for some series.
+#[derive(Clone, Debug)]
+pub struct Override {
+    /// As it was written.
+    pub selector: String,
+    /// What it asks for.
+    pub retention: Retention,
+    /// The series that it means.
+    pub series: Arc<HashSet<SeriesId>>,
+}
+
+impl Policy {
+    /// That of one ladder for all.
+    pub fn new(retention: Retention, now: Timestamp) -> Self {
+        Self { retention, overrides: Vec::new(), now }
+    }
+
+    /// How wide buckets of this series and day are to be at least; none if they are to be dropped.
+    pub fn width(&self, series: SeriesId, day: Range) -> Option<Width> {
+        let named = self.overrides.iter().find(|over| over.series.contains(&series));
+        self.due(named.map_or(&self.retention, |over| &over.retention), day)
+    }
+
+    /// Whether nothing of this day is to be kept.
+    pub fn is_over(&self, day: Range) -> bool {
+        let ladders = self.overrides.iter().map(|over| &over.retention);
+        ladders.chain([&self.retention]).all(|retention| self.due(retention, day).is_none())
+    }
+
+    /// What the policy asks of this day, as text: days of which it says the same are treated alike.
+    pub fn form(&self, day: Range) -> String {
+        let mut form = String::new();
+        let mut say = |name: &str, due: Option<Width>| match due {
+            Some(width) => write!(form, "{name}={};", width.as_ms()),
+            None => write!(form, "{name}=;"),
+        };
+        let written = say("", self.due(&self.retention, day));
+        let all = self
+            .overrides
+            .iter()
+            .try_for_each(|over| say(&over.selector, self.due(&over.retention, day)));
+        written.and(all).expect("writing into a string");
+        form
+    }
+
+    fn due(&self, retention: &Retention, day: Range) -> Option<Width> {
+        let age = self.now.since(day.end);
+        let over = day.end > self.now;
+        let mut tiers = retention.tiers().iter();
+        tiers.find(|tier| over || age < tier.age).map(|tier| tier.width)
+    }
+}

@@ -1,0 +1,199 @@
+//! Compaction: carries out what was planned, a megabyte at a time.
+//!
+//! Runs never change, and only this deletes them; so a merge needs no snapshot, holds neither the
+//! writer nor a reader for longer than a step, and when it ends early has changed nothing.
+
+use super::super::Error;
+use super::super::block::{Block, Columns};
+use super::super::merge::{Context, Merge, Shape, Stored, Target};
+use super::super::policy::{DAY, Policy, day_of};
+use super::connect::{Pools, error};
+use super::plan::Job;
+use super::run::{self, Level};
+use super::{current, scan};
+use model::{Counter, Current, Fold, Kind, Rolling, Row, SeriesId, Timestamp, Width};
+use rusqlite::{Connection, TransactionBehavior};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+/// Bytes of a step: of a transaction, and of work between two looks at whether to go on.
+pub(super) const STEP_BYTES: usize = 1 << 20;
+
+/// Parts of days are read soon and by merges, many at once; days stay.
+const PART: Shape = Shape { block_bytes: 32 << 10, shared_rows: 1024 };
+const DAYS: Shape = Shape { block_bytes: 128 << 10, shared_rows: 4096 };
+
+/// Merges in progress.
+struct Work {
+    counters: Merge<Counter>,
+    rollings: Merge<Rolling>,
+    counters_done: bool,
+    surroundings: Surroundings,
+}
+
+/// What a merge knows beside its runs.
+struct Surroundings {
+    /// The day whose policy counts; none for what leaves level 0, which stays as it is.
+    treatment: Option<(model::Range, Arc<Policy>)>,
+    /// What the series came to in what leaves level 0.
+    currents: Option<Vec<(SeriesId, Kind, Current)>>,
+}
+
+/// Carries out a job.
+pub(super) async fn run(
+    pools: &Pools,
+    job: Job,
+    now: Timestamp,
+    policy: &Arc<Policy>,
+) -> Result<(), Error> {
+    let (shape, treatment) = match &job {
+        Job::Drop(_) => return replace(pools, job, Vec::new(), None).await,
+        Job::Leave(_) | Job::Join(_) => (PART, None),
+        Job::Day(day, _) => (DAYS, Some((*day, policy.clone()))),
+    };
+    let leaving = matches!(job, Job::Leave(_));
+    let ids: Vec<i64> = job.runs().iter().map(|run| run.id).collect();
+    let open = move |connection: &mut Connection| {
+        let blocks = |kind| {
+            let blocks = ids.iter().map(|id| run::blocks(connection, *id, kind));
+            blocks.collect::<rusqlite::Result<Vec<_>>>().map_err(error)
+        };
+        Ok(Work {
+            counters: Merge::new(blocks(Kind::Counter)?.into_iter(), shape),
+            rollings: Merge::new(blocks(Kind::Rolling)?.into_iter(), shape),
+            counters_done: false,
+            surroundings: Surroundings { treatment, currents: leaving.then(Vec::new) },
+        })
+    };
+    let mut work = pools.read(open).await?;
+    let mut outputs: BTreeMap<Timestamp, i64> = BTreeMap::new();
+    loop {
+        let step = move |connection: &mut Connection| {
+            let mut blocks = Vec::new();
+            let done = work.step(connection, &mut blocks)?;
+            Ok((work, blocks, done))
+        };
+        let (after, blocks, done) = pools.read(step).await?;
+        work = after;
+        outputs = write(pools, &job, blocks, outputs, now, policy).await?;
+        if done {
+            break;
+        }
+    }
+    let currents = work.surroundings.currents;
+    replace(pools, job, outputs.into_values().collect(), currents).await
+}
+
+impl Work {
+    /// Merges about a megabyte. Says whether that was the last.
+    fn step(
+        &mut self,
+        connection: &Connection,
+        blocks: &mut Vec<(Timestamp, Block)>,
+    ) -> Result<bool, Error> {
+        let mut context = Reading { connection, around: &mut self.surroundings };
+        if !self.counters_done {
+            self.counters_done = self.counters.advance(&mut context, STEP_BYTES, blocks)?;
+            return Ok(false);
+        }
+        self.rollings.advance(&mut context, STEP_BYTES, blocks)
+    }
+}
+
+/// The surroundings of a merge with a connection to read from.
+struct Reading<'a> {
+    connection: &'a Connection,
+    around: &'a mut Surroundings,
+}
+
+impl<F: Columns> Context<F> for Reading<'_> {
+    fn load(&mut self, block: Stored) -> Result<Vec<u8>, Error> {
+        scan::load(self.connection, block.id, <[u8]>::to_vec)
+    }
+
+    fn see(&mut self, row: &Row<F>) {
+        let Some(currents) = &mut self.around.currents else { return };
+        let fold: Fold = row.fold.clone().into();
+        match currents.last_mut() {
+            Some((series, _, current)) if *series == row.series => current.merge(row.start, &fold),
+            _ => {
+                let mut current = Current::default();
+                current.merge(row.start, &fold);
+                currents.push((row.series, F::KIND, current));
+            }
+        }
+    }
+
+    fn target(&self, series: SeriesId, start: Timestamp, width: Width) -> Option<Target> {
+        let width = match &self.around.treatment {
+            None => width,
+            Some((day, policy)) => policy.width(series, *day)?.max(width),
+        };
+        Some((DAY.truncate(width.truncate(start)), width))
+    }
+}
+
+/// Adds blocks to the runs of their days, which nobody sees yet.
+async fn write(
+    pools: &Pools,
+    job: &Job,
+    blocks: Vec<(Timestamp, Block)>,
+    mut outputs: BTreeMap<Timestamp, i64>,
+    now: Timestamp,
+    policy: &Arc<Policy>,
+) -> Result<BTreeMap<Timestamp, i64>, Error> {
+    if blocks.is_empty() {
+        return Ok(outputs);
+    }
+    let merged = match job {
+        Job::Day(day, _) => Some(day.start),
+        Job::Leave(_) | Job::Join(_) | Job::Drop(_) => None,
+    };
+    let seq = job.runs().iter().map(|run| run.seq).max().unwrap_or(0);
+    let policy = policy.clone();
+    let write = move |connection: &mut Connection| {
+        let change =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
+        for blocks in blocks.chunk_by(|a, b| a.0 == b.0) {
+            let day = blocks[0].0;
+            let output = match outputs.entry(day) {
+                Entry::Occupied(output) => *output.get(),
+                Entry::Vacant(output) => {
+                    let level = if merged == Some(day) { Level::Day } else { Level::Part };
+                    let form = policy.form(day_of(day));
+                    let new = run::New { level, seq, made: now, form: &form };
+                    *output.insert(run::begin(&change, &new).map_err(error)?)
+                }
+            };
+            run::add(&change, output, blocks.iter().map(|(_, block)| block)).map_err(error)?;
+        }
+        change.commit().map_err(error)?;
+        Ok(outputs)
+    };
+    pools.write(write).await
+}
+
+/// Shows what was written instead of what it was made from.
+async fn replace(
+    pools: &Pools,
+    job: Job,
+    outputs: Vec<i64>,
+    currents: Option<Vec<(SeriesId, Kind, Current)>>,
+) -> Result<(), Error> {
+    let replace = move |connection: &mut Connection| {
+        let change =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
+        for output in outputs {
+            run::publish(&change, output).map_err(error)?;
+        }
+        for input in job.runs() {
+            run::retire(&change, input.id).map_err(error)?;
+        }
+        if let Some(currents) = currents {
+            current::absorb(&change, currents)?;
+        }
+        change.commit().map_err(error)
+    };
+    pools.write(replace).await
+}
