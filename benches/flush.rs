@@ -7,7 +7,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use healthd::storage::sqlite::{self, Sqlite};
 use healthd::storage::{Commit, Flush, Storage, block};
 use model::{
-    Counter, Kind, Labels, Merge, Metric, Rolling, Row, Series, SeriesId, Timestamp, Width,
+    Counter, Folds, Kind, Labels, Merge, Metric, Rolling, Row, Series, SeriesId, Timestamp, Width,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,8 +55,8 @@ fn encode(criterion: &mut Criterion) {
 }
 
 fn encoded_bytes(flush: &Flush) -> usize {
-    let counters = block::encode(&flush.counters, flush.width);
-    let rollings = block::encode(&flush.rollings, flush.width);
+    let counters = block::encode(&flush.folds.counters, flush.width);
+    let rollings = block::encode(&flush.folds.rollings, flush.width);
     counters.chain(rollings).map(|block| block.data.len()).sum()
 }
 
@@ -169,7 +169,8 @@ fn flush(size: u32, seq: u64, series: Vec<Arc<Series>>) -> Flush {
     let rolling =
         |ordinal| Row { series: SeriesId::new(1, ordinal), start, fold: numbers.fold(start) };
     let rollings = (size / 2..size).map(rolling).collect();
-    Flush { seq, now: start, width: WIDTH, series, counters, rollings }
+    let folds = Arc::new(Folds { counters, rollings });
+    Flush { seq, now: start, width: WIDTH, series, folds }
 }
 
 /// Numbers without a pattern that an encoder could find, the same in every run.

@@ -94,6 +94,14 @@ impl Dictionary {
         result
     }
 
+    /// The kind and place of a series that is in use: the usual case, without a look at any text.
+    pub(super) fn known(&self, reference: u32) -> Option<(Kind, Place)> {
+        match self.entries.get(reference as usize) {
+            Some(Entry::Known { place, kind }) => Some((*kind, *place)),
+            _ => None,
+        }
+    }
+
     /// The kind of a series, its place if it is known, and its hash if not.
     pub(super) fn find(&self, reference: u32) -> Result<(Kind, Option<Place>, u64), Problem> {
         match self.entries.get(reference as usize) {

@@ -104,6 +104,7 @@ impl Flusher {
         if self.progress.borrow().failure.is_some() {
             tracing::info!(flush = seq, "the storage works again");
         }
+        drop(flush);
         self.state.committed(seq);
         self.progress.send_replace(Progress { committed: seq, failure: None });
     }
@@ -134,9 +135,8 @@ impl Flusher {
             seq: frozen.seq(),
             now,
             width,
-            series: frozen.created(),
-            counters: frozen.counters(),
-            rollings: frozen.rollings(),
+            series: frozen.created().to_vec(),
+            folds: frozen.sorted(),
         };
         tokio::task::spawn_blocking(sort).await.expect("sorting does not panic")
     }

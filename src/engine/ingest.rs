@@ -407,18 +407,34 @@ impl Packed<'_> {
             _ => None,
         };
         for (row, reference) in self.refs.iter().enumerate() {
+            let index = (first + row) as u32;
+            // The usual row: its series is in use, its time that of all, its value good.
+            if let (Some(Ok(time)), Some((kind, place))) = (&shared, dictionary.known(*reference))
+                && let Some((sent, value)) = self.good_value(row)
+                && sent == kind
+            {
+                batch.push_known(place, *reference, index, *time, value);
+                continue;
+            }
             let time = match &shared {
                 Some(time) => time.clone(),
                 None => window.check(Some(Timestamp::from_ms(self.times_ms[row]))),
             };
-            let staged = time.and_then(|time| {
-                let index = (first + row) as u32;
-                self.stage_row(row, *reference, time, index, dictionary, batch)
-            });
+            let staged = time
+                .and_then(|time| self.stage_row(row, *reference, time, index, dictionary, batch));
             if let Err(problem) = staged {
                 refused.push(first + row, &problem);
             }
         }
+    }
+
+    /// The value of a row that is no fold, if it is good.
+    fn good_value(&self, row: usize) -> Option<(Kind, Value)> {
+        if let Some(value) = self.increments.get(row) {
+            return Some((Kind::Counter, Value::Increment(check_increment(*value).ok()?)));
+        }
+        let value = self.observations.get(row - self.increments.len())?;
+        Some((Kind::Rolling, Value::Observation(check_value(*value).ok()?)))
     }
 
     fn stage_row(

@@ -36,6 +36,10 @@ const MAX_SERIES: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("above 0");
 const MAX_PENDING_BYTES: NonZeroUsize = NonZeroUsize::new(256 << 20).expect("above 0");
 const MAX_EXTRACT_POINTS: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("above 0");
 
+/// Bytes of pending folds from which on streams wait for the flush, while the storage works. More of
+/// them would only wait longer: they cost memory, and the flush is no faster for them.
+const PACE_BYTES: usize = 8 << 20;
+
 /// What the engine may be told.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
@@ -281,6 +285,19 @@ impl Engine {
             }
             progress.changed().await.map_err(|_| Error::Stopping)?;
         }
+    }
+
+    /// Waits until the flush has caught up, if it lags behind. It does not wait for a storage that
+    /// fails: then what comes in is kept, as far as HEALTH_MAX_PENDING_BYTES goes.
+    pub async fn pace(&self) -> Result<(), Error> {
+        if self.state.pending_bytes() < PACE_BYTES {
+            return Ok(());
+        }
+        self.flush.wake();
+        let mut progress = self.flush.progress();
+        let caught_up = progress
+            .wait_for(|now| now.failure.is_some() || self.state.pending_bytes() < PACE_BYTES);
+        caught_up.await.map(drop).map_err(|_| Error::Stopping)
     }
 
     /// How many folds are not committed.

@@ -129,6 +129,13 @@ impl Conversation {
     async fn converse(&mut self, requests: &mut Streaming<v1::IngestRequest>) -> End {
         loop {
             let committed = self.engine.committed_after(self.acks.committed);
+            let next = async {
+                // Not reading on is what holds the client back.
+                match self.engine.pace().await {
+                    Ok(()) => requests.message().await,
+                    Err(error) => Err(error.into()),
+                }
+            };
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return End::Failed(Error::Stopping.into()),
@@ -140,7 +147,7 @@ impl Conversation {
                 () = tokio::time::sleep_until(self.acks.due), if self.acks.waiting => {
                     self.ack();
                 }
-                request = requests.message() => match request {
+                request = next => match request {
                     Ok(Some(request)) => {
                         if let Err(end) = self.take(&request).await {
                             return end;
@@ -165,7 +172,6 @@ impl Conversation {
             );
             match receipt {
                 Ok(receipt) => break receipt,
-                // Not reading on is what holds the client back.
                 Err(Error::Overloaded) => tokio::select! {
                     room = self.engine.room() => room.map_err(|error| End::Failed(error.into()))?,
                     () = self.answers.closed() => return Err(End::Gone),

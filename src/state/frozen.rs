@@ -1,16 +1,17 @@
 //! A generation that was cut off from the live state and is on its way to the storage.
 //!
-//! It never changes again: it is committed as it is, or tried again as it is.
+//! What it holds never changes again: it is committed as it is, or tried again as it is. It is put in
+//! order once, and readers find it before and after.
 
-use super::PendingFold;
-use super::shard::copy_rows;
-use model::{Counter, Merge, Rolling, Row, Series, SeriesId, Timestamp};
+use super::log::{Chains, Copying, sorted};
+use model::{Counter, Folds, Rolling, Series, SeriesId, Timestamp};
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 
 /// What one shard gave.
 pub(super) struct Part {
-    pub(super) counters: Vec<Row<Counter>>,
-    pub(super) rollings: Vec<Row<Rolling>>,
+    pub(super) counters: Chains<Counter>,
+    pub(super) rollings: Chains<Rolling>,
     pub(super) created: Vec<Arc<Series>>,
     /// What its folds take.
     pub(super) bytes: usize,
@@ -20,14 +21,39 @@ pub(super) struct Part {
 pub struct Frozen {
     seq: u64,
     since: Timestamp,
+    rows: usize,
     bytes: usize,
-    parts: Vec<Part>,
+    created: Vec<Arc<Series>>,
+    folds: RwLock<Order>,
+    /// Memory for sorting, and the logs that were sorted.
+    room: Mutex<Folds>,
+    emptied: Mutex<Vec<Logs>>,
+}
+
+/// The logs of one shard.
+type Logs = (Chains<Counter>, Chains<Rolling>);
+
+enum Order {
+    /// As the shards gave them, in the order of arrival.
+    Arrival(Vec<Chains<Counter>>, Vec<Chains<Rolling>>),
+    /// As [`Frozen::sorted`] gives them.
+    Sorted(Arc<Folds>),
 }
 
 impl Frozen {
-    pub(super) fn new(seq: u64, since: Timestamp, parts: Vec<Part>) -> Self {
+    pub(super) fn new(seq: u64, since: Timestamp, parts: Vec<Part>, room: Folds) -> Self {
+        let rows = parts.iter().map(|part| part.counters.len() + part.rollings.len()).sum();
         let bytes = parts.iter().map(|part| part.bytes).sum();
-        Self { seq, since, bytes, parts }
+        let (mut created, mut counters, mut rollings) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            created.extend(part.created);
+            counters.push(part.counters);
+            rollings.push(part.rollings);
+        }
+        created.sort_unstable_by_key(|series| series.id);
+        let folds = RwLock::new(Order::Arrival(counters, rollings));
+        let (room, emptied) = (Mutex::new(room), Mutex::default());
+        Self { seq, since, rows, bytes, created, folds, room, emptied }
     }
 
     /// The number of the flush that commits it.
@@ -42,7 +68,7 @@ impl Frozen {
 
     /// How many folds it holds, before those of the same bucket are merged.
     pub fn rows(&self) -> usize {
-        self.parts.iter().map(|part| part.counters.len() + part.rollings.len()).sum()
+        self.rows
     }
 
     /// How many bytes they take.
@@ -50,48 +76,58 @@ impl Frozen {
         self.bytes
     }
 
-    /// The counters' folds in the order of (series, start), each bucket once.
-    pub fn counters(&self) -> Vec<Row<Counter>> {
-        merged(self.parts.iter().map(|part| &*part.counters))
-    }
-
-    /// The rolling metrics' folds, likewise.
-    pub fn rollings(&self) -> Vec<Row<Rolling>> {
-        merged(self.parts.iter().map(|part| &*part.rollings))
-    }
-
     /// The series that this generation is the first to hold, in the order of their ids.
-    pub fn created(&self) -> Vec<Arc<Series>> {
-        let mut created: Vec<_> = self.parts.iter().flat_map(|part| part.created.clone()).collect();
-        created.sort_unstable_by_key(|series| series.id);
-        created
+    pub fn created(&self) -> &[Arc<Series>] {
+        &self.created
     }
 
-    pub(super) fn copy(
-        &self,
-        fits: &impl Fn(SeriesId, Timestamp) -> bool,
-        found: &mut Vec<PendingFold>,
-    ) {
-        for part in &self.parts {
-            copy_rows(&part.counters, self.seq, fits, found);
-            copy_rows(&part.rollings, self.seq, fits, found);
+    /// The folds, those of a kind in the order of (series, start), each bucket once. The first call
+    /// takes some nanoseconds a fold, in which readers wait; what it gives takes the place of what the
+    /// shards gave, so that folds are held once.
+    pub fn sorted(&self) -> Arc<Folds> {
+        let mut order = self.folds.write();
+        let folds = match &*order {
+            Order::Sorted(folds) => return folds.clone(),
+            Order::Arrival(counters, rollings) => {
+                let Folds { counters: c, rollings: r } = std::mem::take(&mut *self.room.lock());
+                Arc::new(Folds { counters: sorted(counters, c), rollings: sorted(rollings, r) })
+            }
+        };
+        let before = std::mem::replace(&mut *order, Order::Sorted(folds.clone()));
+        if let Order::Arrival(counters, rollings) = before {
+            *self.emptied.lock() = counters.into_iter().zip(rollings).collect();
         }
+        folds
     }
-}
 
-/// Sorts and merges. The sort is stable, so rows of one bucket merge in the order of arrival.
-fn merged<'a, F: Merge + 'a>(parts: impl Iterator<Item = &'a [Row<F>]>) -> Vec<Row<F>> {
-    let mut rows: Vec<Row<F>> = Vec::new();
-    for part in parts {
-        rows.extend_from_slice(part);
+    /// What can be used again once it is committed: the logs of the shards in their order, and room
+    /// for folds.
+    pub(super) fn into_memory(self) -> (Vec<Logs>, Folds) {
+        let room = match self.folds.into_inner() {
+            Order::Sorted(folds) => Arc::into_inner(folds).unwrap_or_default(),
+            Order::Arrival(..) => Folds::default(),
+        };
+        (self.emptied.into_inner(), room)
     }
-    rows.sort_by_key(Row::key);
-    rows.dedup_by(|later, row| {
-        let same = later.key() == row.key();
-        if same {
-            row.fold.merge(&later.fold);
+
+    pub(super) fn copy(&self, copy: &mut Copying<'_, impl Fn(SeriesId, Timestamp) -> bool>) {
+        match &*self.folds.read() {
+            Order::Arrival(counters, rollings) => {
+                for log in counters {
+                    log.copy(copy);
+                }
+                for log in rollings {
+                    log.copy(copy);
+                }
+            }
+            Order::Sorted(folds) => {
+                for row in &folds.counters {
+                    copy.row(row.series, row.start, &row.fold);
+                }
+                for row in &folds.rollings {
+                    copy.row(row.series, row.start, &row.fold);
+                }
+            }
         }
-        same
-    });
-    rows
+    }
 }

@@ -1,11 +1,12 @@
 //! The pending folds of one shard and kind, in the order in which their buckets were opened.
 //!
 //! Each series knows the row that it opened last; a sample for the same bucket merges into it, one
-//! for another bucket opens a new row. So a row is found without a search, a swap takes all, and a
-//! bucket that was opened twice is merged when the generation is sorted. Rows of one series stand in
-//! the order of arrival, which decides `last`.
+//! for another bucket opens a new row, which knows the one before. So a row is found without a search,
+//! and a generation is put in order by sorting its series, not its rows. A bucket that was opened twice
+//! is merged then. The rows of a series stand in the order of arrival, which decides `last`.
 
-use model::{Merge, Row, SeriesId, Timestamp};
+use super::PendingFold;
+use model::{Fold, Merge, Row, SeriesId, Timestamp};
 
 /// The row that a series opened last, if it was in the generation that is filling.
 #[derive(Clone, Copy, Debug)]
@@ -19,49 +20,97 @@ impl OpenRow {
     pub(super) const NONE: Self = Self { generation: 0, row: 0 };
 }
 
+/// The row before the first of a series.
+const NONE: u32 = u32::MAX;
+
+/// A fold, and which row its series opened before.
+struct Linked<F> {
+    start: Timestamp,
+    before: u32,
+    fold: F,
+}
+
 pub(super) struct Log<F> {
-    rows: Vec<Row<F>>,
+    rows: Vec<Linked<F>>,
+    /// The slots of the series that opened rows.
+    slots: Vec<u32>,
     /// Bytes that the folds have on the heap.
     heap: usize,
+    /// The emptied rows of an earlier generation: memory that need not be asked for again.
+    spare: Vec<Linked<F>>,
 }
 
 impl<F: Merge> Log<F> {
     pub(super) const fn new() -> Self {
-        Self { rows: Vec::new(), heap: 0 }
+        Self { rows: Vec::new(), slots: Vec::new(), heap: 0, spare: Vec::new() }
     }
 
-    /// Folds one more thing into the bucket that starts at `start`.
+    /// Folds one more thing into the bucket of this slot's series that starts at `start`.
     pub(super) fn add(
         &mut self,
         generation: u64,
+        slot: u32,
         open: &mut OpenRow,
-        series: SeriesId,
         start: Timestamp,
         fold: F,
     ) {
+        let mut before = NONE;
         if open.generation == generation {
             let row = &mut self.rows[open.row as usize];
             if row.start == start {
-                let before = row.fold.heap_bytes();
+                let heap = row.fold.heap_bytes();
                 row.fold.merge(&fold);
-                self.heap += row.fold.heap_bytes().saturating_sub(before);
+                self.heap += row.fold.heap_bytes().saturating_sub(heap);
                 return;
             }
+            before = open.row;
+        } else {
+            self.slots.push(slot);
         }
         *open = OpenRow { generation, row: self.rows.len() as u32 };
         self.heap += fold.heap_bytes();
-        self.rows.push(Row { series, start, fold });
+        self.rows.push(Linked { start, before, fold });
     }
 
-    pub(super) fn rows(&self) -> &[Row<F>] {
-        &self.rows
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
     }
 
-    /// Takes all rows out. The next generation probably needs as much room, so that is kept ready.
-    pub(super) fn take(&mut self) -> Vec<Row<F>> {
-        let room = Vec::with_capacity(self.rows.len());
+    /// Takes all rows out. `head` gives the series of a slot and the row that it opened last.
+    pub(super) fn take(&mut self, head: impl Fn(u32) -> (SeriesId, OpenRow)) -> Chains<F> {
+        let heads = self.slots.iter().map(|slot| {
+            let (series, open) = head(*slot);
+            (series, open.row)
+        });
+        let heads = heads.collect();
+        self.slots.clear();
         self.heap = 0;
-        std::mem::replace(&mut self.rows, room)
+        let room = std::mem::take(&mut self.spare);
+        Chains { rows: std::mem::replace(&mut self.rows, room), heads }
+    }
+
+    /// Takes back what [`Log::take`] gave, for the generation after the next, unless far less than it
+    /// holds is needed by now.
+    pub(super) fn reuse(&mut self, mut chains: Chains<F>) {
+        if chains.rows.len() * 4 >= chains.rows.capacity() {
+            chains.rows.clear();
+            self.spare = chains.rows;
+        }
+    }
+
+    /// Copies those rows that are wanted, series by series.
+    pub(super) fn copy(
+        &self,
+        head: impl Fn(u32) -> (SeriesId, OpenRow),
+        copy: &mut Copying<'_, impl Fn(SeriesId, Timestamp) -> bool>,
+    ) where
+        F: Into<Fold>,
+    {
+        for slot in &self.slots {
+            let (series, open) = head(*slot);
+            copy.chain(&self.rows, series, open.row);
+        }
     }
 
     /// Bytes that the rows take.
@@ -71,6 +120,110 @@ impl<F: Merge> Log<F> {
 
     /// Bytes that are held ready for more rows.
     pub(super) fn spare_bytes(&self) -> usize {
-        (self.rows.capacity() - self.rows.len()) * size_of::<Row<F>>()
+        let rows = self.rows.capacity() - self.rows.len() + self.spare.capacity();
+        rows * size_of::<Linked<F>>()
+    }
+}
+
+/// The rows of a log that was taken out.
+pub(super) struct Chains<F> {
+    rows: Vec<Linked<F>>,
+    /// Each series with the row that it opened last.
+    heads: Vec<(SeriesId, u32)>,
+}
+
+impl<F: Merge> Chains<F> {
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn copy(&self, copy: &mut Copying<'_, impl Fn(SeriesId, Timestamp) -> bool>)
+    where
+        F: Into<Fold>,
+    {
+        for (series, head) in &self.heads {
+            copy.chain(&self.rows, *series, *head);
+        }
+    }
+}
+
+/// Puts the rows of several logs, which have no series in common, in the order of (series, start),
+/// each bucket once. Rows of one bucket merge in the order of arrival. `rows` lends its memory.
+pub(super) fn sorted<F: Merge>(logs: &[Chains<F>], mut rows: Vec<Row<F>>) -> Vec<Row<F>> {
+    let mut heads: Vec<(SeriesId, u32, u32)> = Vec::new();
+    for (place, log) in logs.iter().enumerate() {
+        heads.extend(log.heads.iter().map(|(series, head)| (*series, place as u32, *head)));
+    }
+    heads.sort_unstable_by_key(|(series, ..)| *series);
+    rows.clear();
+    rows.reserve(logs.iter().map(Chains::len).sum());
+    let mut chain: Vec<u32> = Vec::new();
+    for (series, place, head) in heads {
+        let log = &logs[place as usize].rows;
+        chain.clear();
+        let mut next = head;
+        while let Some(row) = log.get(next as usize) {
+            chain.push(next);
+            next = row.before;
+        }
+        let first = rows.len();
+        let mut rises = true;
+        for place in chain.iter().rev() {
+            let Linked { start, fold, .. } = &log[*place as usize];
+            rises &= rows[first..].last().is_none_or(|before| before.start < *start);
+            rows.push(Row { series, start: *start, fold: fold.clone() });
+        }
+        if !rises {
+            let chain = rows.split_off(first);
+            rows.extend(merged(chain));
+        }
+    }
+    rows
+}
+
+/// Puts the rows of a series in the order of time and merges those of one bucket.
+fn merged<F: Merge>(mut rows: Vec<Row<F>>) -> Vec<Row<F>> {
+    rows.sort_by_key(|row| row.start);
+    rows.dedup_by(|later, row| {
+        let same = later.start == row.start;
+        if same {
+            row.fold.merge(&later.fold);
+        }
+        same
+    });
+    rows
+}
+
+/// Copies of pending folds, as a query collects them.
+pub(super) struct Copying<'a, W> {
+    /// The generation of what is copied.
+    pub(super) seq: u64,
+    /// Whether a fold of this series and start is wanted.
+    pub(super) fits: W,
+    pub(super) found: &'a mut Vec<PendingFold>,
+}
+
+impl<W: Fn(SeriesId, Timestamp) -> bool> Copying<'_, W> {
+    fn chain<F: Clone + Into<Fold>>(&mut self, rows: &[Linked<F>], series: SeriesId, head: u32) {
+        let first = self.found.len();
+        let mut next = head;
+        while let Some(row) = rows.get(next as usize) {
+            self.row(series, row.start, &row.fold);
+            next = row.before;
+        }
+        self.found[first..].reverse();
+    }
+
+    pub(super) fn row<F: Clone + Into<Fold>>(
+        &mut self,
+        series: SeriesId,
+        start: Timestamp,
+        fold: &F,
+    ) {
+        if (self.fits)(series, start) {
+            let row = Row { series, start, fold: fold.clone().into() };
+            self.found.push(PendingFold { seq: self.seq, row });
+        }
     }
 }

@@ -16,7 +16,10 @@ pub use frozen::Frozen;
 
 use catalogue::Catalogue;
 use hashbrown::DefaultHashBuilder;
-use model::{Current, Fold, Range, Row, Selector, Series, SeriesId, SeriesKey, Timestamp, Width};
+use log::Copying;
+use model::{
+    Current, Fold, Folds, Range, Row, Selector, Series, SeriesId, SeriesKey, Timestamp, Width,
+};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use shard::Shard;
 use std::collections::HashSet;
@@ -36,6 +39,8 @@ pub struct State {
     /// Rows and bytes of them in live and frozen logs.
     pending: Pending,
     max_pending_bytes: usize,
+    /// Memory in which the last generation was sorted.
+    room: Mutex<Folds>,
 }
 
 /// Where one flush ends and the next begins. Ingest holds the read side for a whole request, so
@@ -106,6 +111,7 @@ impl State {
             hasher,
             pending: Pending::default(),
             max_pending_bytes,
+            room: Mutex::default(),
         }
     }
 
@@ -140,7 +146,8 @@ impl State {
         assert!(cut.frozen.is_none(), "one generation is in flight at a time");
         let since = cut.since.get_mut().take()?;
         let parts = self.shards.iter().map(|shard| shard.lock().take()).collect();
-        let frozen = Arc::new(Frozen::new(cut.generation, since, parts));
+        let room = std::mem::take(&mut *self.room.lock());
+        let frozen = Arc::new(Frozen::new(cut.generation, since, parts, room));
         cut.generation += 1;
         cut.frozen = Some(frozen.clone());
         Some(frozen)
@@ -149,9 +156,16 @@ impl State {
     /// Lets the frozen generation go, which is in the storage now.
     pub fn committed(&self, seq: u64) {
         let frozen = self.cut.write().frozen.take_if(|frozen| frozen.seq() == seq);
-        if let Some(frozen) = frozen {
-            self.pending.rows.fetch_sub(frozen.rows(), Ordering::Relaxed);
-            self.pending.bytes.fetch_sub(frozen.bytes(), Ordering::Relaxed);
+        let Some(frozen) = frozen else { return };
+        self.pending.rows.fetch_sub(frozen.rows(), Ordering::Relaxed);
+        self.pending.bytes.fetch_sub(frozen.bytes(), Ordering::Relaxed);
+        // If nobody reads it any more, its memory serves the next generation.
+        if let Some(frozen) = Arc::into_inner(frozen) {
+            let (logs, room) = frozen.into_memory();
+            for (shard, (counters, rollings)) in self.shards.iter().zip(logs) {
+                shard.lock().reuse(counters, rollings);
+            }
+            *self.room.lock() = room;
         }
     }
 
@@ -168,12 +182,18 @@ impl State {
         let mut found = Vec::new();
         let fits = |series, start| wanted.contains(&series) && range.contains(start);
         if let Some(frozen) = &cut.frozen {
-            frozen.copy(&fits, &mut found);
+            frozen.copy(&mut Copying { seq: frozen.seq(), fits, found: &mut found });
         }
         for shard in &self.shards {
-            shard.lock().copy_pending(cut.generation, &fits, &mut found);
+            let mut copy = Copying { seq: cut.generation, fits, found: &mut found };
+            shard.lock().copy_pending(&mut copy);
         }
         found
+    }
+
+    /// Bytes of the folds that wait to be committed.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.bytes.load(Ordering::Relaxed)
     }
 
     /// How many folds wait to be committed; some of them may merge when they are.

@@ -5,10 +5,10 @@
 use super::batch::{Outcome, Place, Refused, Sample, Staged, Targets, Value};
 use super::catalogue::Catalogue;
 use super::frozen::Part;
-use super::log::{Log, OpenRow};
-use super::{PendingFold, shard_of};
+use super::log::{Chains, Copying, Log, OpenRow};
+use super::shard_of;
 use hashbrown::{DefaultHashBuilder, HashTable};
-use model::{Counter, Current, Kind, Rolling, Row, Series, SeriesId, SeriesKey, Timestamp, Width};
+use model::{Counter, Current, Kind, Rolling, Series, SeriesId, SeriesKey, Timestamp, Width};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -78,22 +78,28 @@ impl Shard {
     /// Takes out what is pending.
     pub(super) fn take(&mut self) -> Part {
         let bytes = self.size().bytes;
+        let head = |slot: u32| self.slots[slot as usize].head();
         Part {
-            bytes,
-            counters: self.counters.take(),
-            rollings: self.rollings.take(),
+            counters: self.counters.take(head),
+            rollings: self.rollings.take(head),
             created: std::mem::take(&mut self.created),
+            bytes,
         }
+    }
+
+    /// Takes back the memory of what it gave.
+    pub(super) fn reuse(&mut self, counters: Chains<Counter>, rollings: Chains<Rolling>) {
+        self.counters.reuse(counters);
+        self.rollings.reuse(rollings);
     }
 
     pub(super) fn copy_pending(
         &self,
-        seq: u64,
-        fits: &impl Fn(SeriesId, Timestamp) -> bool,
-        found: &mut Vec<PendingFold>,
+        copy: &mut Copying<'_, impl Fn(SeriesId, Timestamp) -> bool>,
     ) {
-        copy_rows(self.counters.rows(), seq, fits, found);
-        copy_rows(self.rollings.rows(), seq, fits, found);
+        let head = |slot: u32| self.slots[slot as usize].head();
+        self.counters.copy(head, copy);
+        self.rollings.copy(head, copy);
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -106,22 +112,16 @@ impl Shard {
 
     fn size(&self) -> Grown {
         Grown {
-            rows: self.counters.rows().len() + self.rollings.rows().len(),
+            rows: self.counters.len() + self.rollings.len(),
             bytes: self.counters.bytes() + self.rollings.bytes(),
         }
     }
 }
 
-pub(super) fn copy_rows<F: Clone + Into<model::Fold>>(
-    rows: &[Row<F>],
-    seq: u64,
-    fits: &impl Fn(SeriesId, Timestamp) -> bool,
-    found: &mut Vec<PendingFold>,
-) {
-    found.extend(rows.iter().filter(|row| fits(row.series, row.start)).map(|row| PendingFold {
-        seq,
-        row: Row { series: row.series, start: row.start, fold: row.fold.clone().into() },
-    }));
+impl Slot {
+    fn head(&self) -> (SeriesId, OpenRow) {
+        (self.series.id, self.open)
+    }
 }
 
 /// A locked shard with what making a series takes.
@@ -202,13 +202,13 @@ impl Writer<'_> {
 
     fn add(&mut self, slot: u32, sample: &Sample, folds: &[Rolling]) -> Result<(), Refused> {
         let Shard { width, slots, counters, rollings, .. } = &mut *self.shard;
-        let slot = &mut slots[slot as usize];
+        let (number, slot) = (slot, &mut slots[slot as usize]);
         let start = width.truncate(sample.time);
         let fold = match (slot.kind, sample.value) {
             (Kind::Counter, Staged::One(Value::Increment(sum))) => {
                 slot.current.add(sum, start);
                 let fold = Counter { sum };
-                counters.add(self.generation, &mut slot.open, slot.series.id, start, fold);
+                counters.add(self.generation, number, &mut slot.open, start, fold);
                 return Ok(());
             }
             (Kind::Rolling, Staged::One(Value::Observation(value))) => {
@@ -219,7 +219,7 @@ impl Writer<'_> {
         };
         slot.current.set(fold.last(), fold.last_time());
         slot.current.first_time = slot.current.first_time.min(start);
-        rollings.add(self.generation, &mut slot.open, slot.series.id, start, fold);
+        rollings.add(self.generation, number, &mut slot.open, start, fold);
         Ok(())
     }
 }

@@ -89,8 +89,7 @@ fn merge_into(folds: &mut Folds, row: Row<Fold>) {
 
 /// What the storage would hold after committing it.
 fn commit_into(folds: &mut Folds, frozen: &Frozen) {
-    let counters = frozen.counters();
-    let rollings = frozen.rollings();
+    let model::Folds { counters, rollings } = (*frozen.sorted()).clone();
     assert!(counters.is_sorted_by(|a, b| a.key() < b.key()), "sorted, each key once");
     assert!(rollings.is_sorted_by(|a, b| a.key() < b.key()), "sorted, each key once");
     for row in counters {
@@ -147,7 +146,7 @@ proptest! {
                 }
                 Step::Freeze if flying.is_none() => {
                     flying = state.freeze();
-                    for series in flying.iter().flat_map(|frozen| frozen.created()) {
+                    for series in flying.iter().flat_map(|frozen| frozen.created().to_vec()) {
                         prop_assert!(created.insert(series.id), "a series is new once");
                     }
                 }
@@ -196,7 +195,7 @@ fn a_million_increments_in_a_second_are_one_fold() {
     }
     assert_eq!(state.pending_folds(), 1);
     let frozen = state.freeze().unwrap();
-    assert_eq!(frozen.counters()[0].fold.sum, 1e6);
+    assert_eq!(frozen.sorted().counters[0].fold.sum, 1e6);
 }
 
 #[test]
@@ -281,7 +280,8 @@ fn concurrent_requests_are_whole_in_one_generation() {
                     .iter()
                     .map(|s| (s.series.id, s.series.metric.name.to_string()))
                     .collect();
-                let sums = frozen.counters().into_iter();
+                let folds = frozen.sorted();
+                let sums = folds.counters.iter();
                 generations.push(sums.map(|r| (names[&r.series].clone(), r.fold.sum)).collect());
                 state.committed(frozen.seq());
             }

@@ -4,7 +4,9 @@
 
 use super::{Commit, Error, Flush, More, Parts, Policy, Scan, Storage};
 use async_trait::async_trait;
-use model::{Counter, Current, Fold, Kind, Labels, Merge, Metric, Range, Retention, Rolling, Row};
+use model::{
+    Counter, Current, Fold, Folds, Kind, Labels, Merge, Metric, Range, Retention, Rolling, Row,
+};
 use model::{Series, SeriesId, Timestamp, Width};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,22 +46,16 @@ pub(super) fn series(component: u32, ordinal: u32) -> Arc<Series> {
 
 /// A flush of these series and folds, put in order and merged as the state does it.
 pub(super) fn flush(seq: u64, new: &[Arc<Series>], folds: &[(SeriesId, i64, Fold)]) -> Arc<Flush> {
-    let mut flush = Flush {
-        seq,
-        now: at(0),
-        width: WIDTH,
-        series: new.to_vec(),
-        counters: Vec::new(),
-        rollings: Vec::new(),
-    };
+    let mut all = Folds::default();
     for ((series, secs), fold) in merged(folds.iter().cloned()) {
         let start = at(secs);
         match fold {
-            Fold::Counter(fold) => flush.counters.push(Row { series, start, fold }),
-            Fold::Rolling(fold) => flush.rollings.push(Row { series, start, fold }),
+            Fold::Counter(fold) => all.counters.push(Row { series, start, fold }),
+            Fold::Rolling(fold) => all.rollings.push(Row { series, start, fold }),
         }
     }
-    Arc::new(flush)
+    let (now, series, folds) = (at(0), new.to_vec(), Arc::new(all));
+    Arc::new(Flush { seq, now, width: WIDTH, series, folds })
 }
 
 fn merged(folds: impl Iterator<Item = (SeriesId, i64, Fold)>) -> BTreeMap<(SeriesId, i64), Fold> {

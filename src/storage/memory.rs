@@ -68,8 +68,8 @@ impl Storage for Memory {
     }
 
     async fn commit(&self, flush: Arc<Flush>) -> Commit {
-        let blocks = block::encode(&flush.counters, flush.width)
-            .chain(block::encode(&flush.rollings, flush.width))
+        let blocks = block::encode(&flush.folds.counters, flush.width)
+            .chain(block::encode(&flush.folds.rollings, flush.width))
             .collect();
         match self.inner.lock().commit(&flush, blocks, self.budget) {
             Ok(()) => Commit::Committed,
@@ -95,7 +95,7 @@ impl Storage for Memory {
     }
 
     async fn scan(&self, scan: Scan) -> Result<Scanned, Error> {
-        let mut steps = Steps::new(scan.series, scan.step);
+        let mut steps = Steps::new(scan.series, scan.step, scan.parts);
         let (flush_seq, blocks) = {
             let inner = self.inner.lock();
             let wanted = |block: &&Arc<Block>| {
@@ -150,7 +150,7 @@ impl Inner {
         for series in &flush.series {
             self.series.insert(series.id, (series.clone(), Current::default()));
         }
-        flush.for_each(|id, start, fold| {
+        flush.folds.for_each(|id, start, fold| {
             if let Some((_, current)) = self.series.get_mut(&id) {
                 current.merge(start, &fold);
             }

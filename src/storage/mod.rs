@@ -17,7 +17,7 @@ pub use policy::Policy;
 pub use steps::Steps;
 
 use async_trait::async_trait;
-use model::{Counter, Current, Fold, Range, Rolling, Row, Series, SeriesId, Timestamp, Width};
+use model::{Current, Folds, Range, Series, SeriesId, Timestamp, Width};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,23 +53,16 @@ pub struct Flush {
     pub width: Width,
     /// Series that are in no flush before it, in the order of their ids.
     pub series: Vec<Arc<Series>>,
-    /// Folds of counters, in the order of (series, start), each key once.
-    pub counters: Vec<Row<Counter>>,
-    /// Folds of rolling metrics, likewise.
-    pub rollings: Vec<Row<Rolling>>,
+    /// The folds; those of a kind in the order of (series, start), each key once.
+    pub folds: Arc<Folds>,
 }
 
 impl Flush {
-    /// Calls for each fold with its series and the start of its bucket.
-    fn for_each(&self, mut call: impl FnMut(SeriesId, Timestamp, Fold)) {
-        self.counters.iter().for_each(|row| call(row.series, row.start, row.fold.into()));
-        self.rollings.iter().for_each(|row| call(row.series, row.start, row.fold.clone().into()));
-    }
-
-    /// The series of all folds; those of a kind in the order of ids.
+    /// The series of all folds; those of a kind in the order of ids, each once.
     fn ids(&self) -> impl Iterator<Item = SeriesId> {
-        let counters = self.counters.iter().map(|row| row.series);
-        counters.chain(self.rollings.iter().map(|row| row.series))
+        let counters = self.folds.counters.chunk_by(|a, b| a.series == b.series);
+        let rollings = self.folds.rollings.chunk_by(|a, b| a.series == b.series);
+        counters.map(|rows| rows[0].series).chain(rollings.map(|rows| rows[0].series))
     }
 }
 

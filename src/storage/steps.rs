@@ -2,6 +2,7 @@
 //!
 //! Folds are added in the order of arrival, since that decides `last` among equal times.
 
+use super::Parts;
 use super::block::Rows;
 use model::{Fold, Merge, Range, SeriesId, Timestamp, Width};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Steps {
     width: Width,
+    parts: Parts,
     series: Arc<[SeriesId]>,
     folds: Vec<Vec<(Timestamp, Fold)>>,
     /// Where the series before was found: rows come in the order of series.
@@ -18,10 +20,10 @@ pub struct Steps {
 
 impl Steps {
     /// No folds yet. `series` must be in the order of ids, each once.
-    pub fn new(series: Arc<[SeriesId]>, width: Width) -> Self {
+    pub fn new(series: Arc<[SeriesId]>, width: Width, parts: Parts) -> Self {
         debug_assert!(series.is_sorted_by(|a, b| a < b));
         let folds = vec![Vec::new(); series.len()];
-        Self { width, series, folds, recent: 0 }
+        Self { width, parts, series, folds, recent: 0 }
     }
 
     /// Whether any of the series is between these, both included.
@@ -40,11 +42,15 @@ impl Steps {
         }
         let step = self.width.truncate(start);
         let folds = &mut self.folds[self.recent];
+        let merge = |merged: &mut Fold| match self.parts {
+            Parts::All => merged.merge(&fold),
+            Parts::NoSketches => merged.merge_without_sketch(&fold),
+        };
         match folds.last_mut() {
-            Some((last, merged)) if *last == step => merged.merge(&fold),
+            Some((last, merged)) if *last == step => merge(merged),
             Some((last, _)) if *last > step => {
                 match folds.binary_search_by_key(&step, |(time, _)| *time) {
-                    Ok(found) => folds[found].1.merge(&fold),
+                    Ok(found) => merge(&mut folds[found].1),
                     Err(place) => folds.insert(place, (step, fold)),
                 }
             }

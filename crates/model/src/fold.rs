@@ -160,6 +160,33 @@ impl Rolling {
         }
     }
 
+    /// Takes in a later fold as [`Merge::merge`] does, but leaves the sketch as it is: for answers
+    /// that need none.
+    pub fn merge_without_sketch(&mut self, later: &Self) {
+        self.as_many().merge_numbers(later);
+    }
+
+    /// The fold as one of several, which it is about to become.
+    fn as_many(&mut self) -> &mut Many {
+        if let Self::One { value, time } = *self {
+            let (sum, min, max, last) = (value, value, value, value);
+            let sketch = Sketch::default();
+            *self = Self::Many(Box::new(Many {
+                count: 1,
+                sum,
+                min,
+                max,
+                last,
+                last_time: time,
+                sketch,
+            }));
+        }
+        match self {
+            Self::Many(many) => many,
+            Self::One { .. } => unreachable!("it was made one of several"),
+        }
+    }
+
     fn sketch_into(&self, sketch: &mut Sketch) {
         match self {
             Self::One { value, .. } => sketch.add(*value),
@@ -206,7 +233,7 @@ impl Many {
         Ok(Rolling::Many(Box::new(fold)))
     }
 
-    fn merge(&mut self, later: &Rolling) {
+    fn merge_numbers(&mut self, later: &Rolling) {
         self.count = self.count.saturating_add(later.count());
         self.sum += later.sum();
         self.min = self.min.min(later.min());
@@ -215,29 +242,21 @@ impl Many {
             self.last = later.last();
             self.last_time = later.last_time();
         }
-        later.sketch_into(&mut self.sketch);
     }
 }
 
 impl Merge for Rolling {
     fn merge(&mut self, later: &Self) {
-        if let Self::Many(many) = self {
-            return many.merge(later);
-        }
-        let Self::One { value, time } = *self else { return };
-        let mut sketch = Sketch::default();
-        sketch.add(value);
-        let mut many = Many {
-            count: 1,
-            sum: value,
-            min: value,
-            max: value,
-            last: value,
-            last_time: time,
-            sketch,
+        let one = match self {
+            Self::One { value, .. } => Some(*value),
+            Self::Many(_) => None,
         };
-        many.merge(later);
-        *self = Self::Many(Box::new(many));
+        let many = self.as_many();
+        many.merge_numbers(later);
+        if let Some(value) = one {
+            many.sketch.add(value);
+        }
+        later.sketch_into(&mut many.sketch);
     }
 
     fn heap_bytes(&self) -> usize {
@@ -267,6 +286,37 @@ impl<F> Row<F> {
     }
 }
 
+/// Folds of both kinds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Folds {
+    /// Of counters.
+    pub counters: Vec<Row<Counter>>,
+    /// Of rolling metrics.
+    pub rollings: Vec<Row<Rolling>>,
+}
+
+impl Folds {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.counters.len() + self.rollings.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Calls for each fold with its series and the start of its bucket.
+    pub fn for_each(&self, mut call: impl FnMut(SeriesId, Timestamp, Fold)) {
+        for row in &self.counters {
+            call(row.series, row.start, row.fold.into());
+        }
+        for row in &self.rollings {
+            call(row.series, row.start, row.fold.clone().into());
+        }
+    }
+}
+
 /// A fold of either kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fold {
@@ -274,6 +324,16 @@ pub enum Fold {
     Counter(Counter),
     /// Of a rolling metric.
     Rolling(Rolling),
+}
+
+impl Fold {
+    /// Takes in a later fold of the same series, but leaves the sketch as it is.
+    pub fn merge_without_sketch(&mut self, later: &Self) {
+        match (self, later) {
+            (Self::Rolling(fold), Self::Rolling(later)) => fold.merge_without_sketch(later),
+            (fold, later) => fold.merge(later),
+        }
+    }
 }
 
 impl Merge for Fold {

@@ -5,11 +5,12 @@
 
 use super::super::Error;
 use deadpool_sqlite::{Config, Hook, HookError, Object, Pool, PoolError, Runtime};
+use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, ffi};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -32,6 +33,11 @@ pub(super) struct Pools {
     readers: Pool,
     /// The right to read, once for each reader.
     reading: Semaphore,
+    /// Readers whose last read ended well. The pool asks each of its connections a question before it
+    /// gives it out, which takes as long as a small read.
+    idle: Mutex<Vec<Object>>,
+    /// How often all connections were thrown away.
+    reopened: AtomicU64,
 }
 
 /// Checks that SQLite is new enough not to corrupt what it keeps.
@@ -100,6 +106,8 @@ impl Pools {
             writer: pool(path, 1, set_up_writer)?,
             readers: pool(path, READERS, set_up_reader)?,
             reading: Semaphore::new(READERS),
+            idle: Mutex::default(),
+            reopened: AtomicU64::new(0),
         })
     }
 
@@ -134,10 +142,16 @@ impl Pools {
     ) -> Result<T, Error> {
         let get = async {
             let turn = self.reading.acquire().await.map_err(|_| closed())?;
-            Ok((turn, self.readers.get().await.map_err(pool_error)?))
+            let reopened = self.reopened.load(Ordering::Acquire);
+            let idle = self.idle.lock().pop();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => self.readers.get().await.map_err(pool_error)?,
+            };
+            Ok((turn, connection, reopened))
         };
         let get = tokio::time::timeout_at(deadline.into(), get);
-        let (_turn, connection) = get.await.map_err(|_| Error::Deadline)??;
+        let (_turn, connection, reopened) = get.await.map_err(|_| Error::Deadline)??;
         let waiting = Waiting(Arc::new(AtomicBool::new(true)));
         let waits = waiting.0.clone();
         let read = move |connection: &mut Connection| {
@@ -147,7 +161,13 @@ impl Pools {
             connection.progress_handler(0, None::<fn() -> bool>).map_err(error)?;
             result
         };
-        connection.interact(read).await.map_err(interact_error)?
+        let result = connection.interact(read).await.map_err(interact_error)?;
+        if self.reopened.load(Ordering::Acquire) != reopened {
+            drop(Object::take(connection));
+        } else if result.is_ok() {
+            self.idle.lock().push(connection);
+        }
+        result
     }
 
     /// Brings the log into the file when it has grown, beside the writer and the readers. A log that
@@ -155,26 +175,36 @@ impl Pools {
     /// back until it is emptied, which takes as long as the reads that are there.
     pub(super) async fn checkpoint(&self, wal_bytes: u64) -> Result<(), Error> {
         if wal_bytes > MAX_WAL_BYTES {
-            let all = self.reading.acquire_many(READERS as u32).await;
-            let alone = all.map_err(|_| closed())?;
-            let empty = |connection: &mut Connection| checkpoint(connection, "TRUNCATE").map(drop);
-            self.write(empty).await?;
-            drop(alone);
+            self.empty_log(wal_bytes).await?;
         } else if wal_bytes > WAL_BYTES {
             self.read(|connection| checkpoint(connection, "PASSIVE").map(drop)).await?;
         }
         Ok(())
     }
 
+    /// Brings the whole log into the file, in a moment without readers.
+    pub(super) async fn empty_log(&self, wal_bytes: u64) -> Result<(), Error> {
+        if wal_bytes == 0 {
+            return Ok(());
+        }
+        let alone = self.reading.acquire_many(READERS as u32).await.map_err(|_| closed())?;
+        self.write(|connection| checkpoint(connection, "TRUNCATE").map(drop)).await?;
+        drop(alone);
+        Ok(())
+    }
+
     /// Throws every connection away; new ones are made when they are needed.
     pub(super) fn reopen(&self) {
+        self.reopened.fetch_add(1, Ordering::AcqRel);
         self.writer.retain(|_, _| false);
+        self.idle.lock().clear();
         self.readers.retain(|_, _| false);
     }
 
     /// Empties the log into the file and closes.
     pub(super) async fn close(&self) -> Result<(), Error> {
         self.readers.close();
+        self.idle.lock().clear();
         self.write(|connection| checkpoint(connection, "TRUNCATE").map(drop)).await?;
         self.writer.close();
         Ok(())

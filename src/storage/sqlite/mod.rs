@@ -26,6 +26,7 @@ use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// What the SQLite backend may be told.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,6 +37,9 @@ pub struct Config {
     pub db_path: PathBuf,
 }
 
+/// How long nothing was flushed when the file is brought to its smallest form.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// How often the time of the last life sign is written while nothing is flushed.
 const LIFE_SIGN_MS: i64 = 60_000;
 
@@ -44,6 +48,7 @@ pub struct Sqlite {
     path: PathBuf,
     pools: Pools,
     limits: plan::Limits,
+    last_commit: Mutex<Instant>,
     /// None when a commit's outcome left open what the file holds: the next one reads it.
     known: Arc<Mutex<Option<Known>>>,
     /// Keeps a second server off the same file, until it is closed.
@@ -62,8 +67,14 @@ impl Sqlite {
         let lock = connect::lock(&path)?;
         let pools = Pools::new(&path)?;
         pools.write(move |connection| schema::prepare(connection, now)).await?;
-        let limits = plan::Limits::default();
-        Ok(Self { path, pools, limits, known: Arc::default(), lock: Mutex::new(Some(lock)) })
+        Ok(Self {
+            path,
+            pools,
+            limits: plan::Limits::default(),
+            last_commit: Mutex::new(Instant::now()),
+            known: Arc::default(),
+            lock: Mutex::new(Some(lock)),
+        })
     }
 
     /// Bytes of the database file, or of the one beside it with this suffix.
@@ -109,8 +120,8 @@ impl Storage for Sqlite {
         let encode = {
             let flush = flush.clone();
             tokio::task::spawn_blocking(move || {
-                block::encode(&flush.counters, flush.width)
-                    .chain(block::encode(&flush.rollings, flush.width))
+                block::encode(&flush.folds.counters, flush.width)
+                    .chain(block::encode(&flush.folds.rollings, flush.width))
                     .collect::<Vec<_>>()
             })
         };
@@ -130,7 +141,10 @@ impl Storage for Sqlite {
             }
         };
         match self.pools.write(commit).await {
-            Ok(()) => Commit::Committed,
+            Ok(()) => {
+                *self.last_commit.lock() = Instant::now();
+                Commit::Committed
+            }
             Err(error) if committed.load(Ordering::Acquire) => Commit::Unknown(error),
             Err(error) => Commit::NotCommitted(error),
         }
@@ -181,7 +195,14 @@ impl Storage for Sqlite {
             compact::run(&self.pools, job, now, policy).await?;
             return Ok(More::Yes);
         }
-        self.pools.write(schema::give_space_back).await
+        let idle = self.last_commit.lock().elapsed() >= IDLE;
+        let slack = if idle { 100 } else { 10 };
+        let more = self.pools.write(move |connection| schema::give_space_back(connection, slack));
+        let more = more.await?;
+        if idle && more == More::No {
+            self.pools.empty_log(self.size_of("-wal")).await?;
+        }
+        Ok(more)
     }
 
     async fn status(&self) -> Result<Status, Error> {

@@ -29,7 +29,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             fresh_runs: 256,
-            fresh_rows: 4_000_000,
+            fresh_rows: 8_000_000,
             worth_rows: 20_000,
             parts: 512,
             late_parts: 8,

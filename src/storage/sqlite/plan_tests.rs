@@ -29,10 +29,10 @@ fn level_0_is_left_when_it_is_large_or_nothing_comes() {
     let plan = |runs: &[Run]| plan(runs, NOW);
     assert!(plan(&fresh(255, 10)).is_none());
     assert!(matches!(plan(&fresh(256, 10)), Some(Job::Leave(runs)) if runs.len() == 256));
-    let mut busy = fresh(4, 999_999);
-    busy[3].made = NOW;
+    let mut busy = fresh(8, 999_999);
+    busy[7].made = NOW;
     assert!(plan(&busy).is_none());
-    busy[3].rows += 4;
+    busy[7].rows += 8;
     assert!(matches!(plan(&busy), Some(Job::Leave(_))));
     assert!(matches!(plan(&fresh(2, 10_000)), Some(Job::Leave(_))));
 }

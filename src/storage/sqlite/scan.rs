@@ -30,7 +30,7 @@ struct Entry {
 pub(super) fn scan(connection: &mut Connection, scan: Scan) -> Result<Scanned, Error> {
     let snapshot = connection.transaction().map_err(error)?;
     let flush_seq = Meta::read(&snapshot)?.flush_seq;
-    let mut steps = Steps::new(scan.series.clone(), scan.step);
+    let mut steps = Steps::new(scan.series.clone(), scan.step, scan.parts);
     for entry in directory(&snapshot, &scan).map_err(error)? {
         if !steps.touches(entry.first, entry.last) {
             continue;

@@ -173,15 +173,15 @@ pub(super) fn check_ours(path: &Path) -> Result<(), Error> {
 /// Pages that are given back to the file system in one transaction.
 const PAGES_AT_ONCE: i64 = 256;
 
-/// Gives some free pages back to the file system, if they are a tenth of the file: fewer are soon used
-/// again by the next flushes.
-pub(super) fn give_space_back(connection: &mut Connection) -> Result<More, Error> {
+/// Gives some free pages back to the file system, if there are more than one in so many. Some are
+/// soon used again by the next flushes.
+pub(super) fn give_space_back(connection: &mut Connection, one_in: i64) -> Result<More, Error> {
     let pragma = |name: &str| {
         let number = connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         number.map_err(error)
     };
     let (free, all) = (pragma("freelist_count")?, pragma("page_count")?);
-    if free * 10 <= all {
+    if free * one_in <= all {
         return Ok(More::No);
     }
     let mut vacuum = connection
