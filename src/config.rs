@@ -1,7 +1,8 @@
 //! The settings: the sum of what each module may be told. Each is a flag and a HEALTH_ variable.
 //!
 //! A wrong flag is refused, since somebody has just typed it. A wrong variable is logged and its
-//! default used, so that a service which runs unattended starts.
+//! default used, so that a service which runs unattended starts; if it says what to keep, nothing is
+//! dropped until it is mended.
 
 use crate::{collect, engine, serve, storage};
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser};
@@ -94,24 +95,35 @@ fn read_variables(
     let command = Config::augment_args(Command::new("healthd"));
     let known: Vec<String> =
         command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect();
-    let (mut flags, mut warnings) = (Vec::new(), Vec::new());
+    let (mut flags, mut warnings, mut held) = (Vec::new(), Vec::new(), false);
     for (name, value) in variables {
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
         let Some(long) = known.iter().find(|long| variable(long) == name) else {
             warnings.push(format!("{name} is not a setting; see healthd --help"));
             continue;
         };
+        // As environment files have it, an empty one is one that is not set.
+        if value.is_empty() {
+            continue;
+        }
         let mut flag = OsString::from(format!("--{long}="));
         flag.push(&value);
         let alone = [OsString::from("healthd"), flag.clone()];
         match command.clone().try_get_matches_from(alone) {
             Ok(_) => flags.push(flag),
-            Err(error) => warnings.push(format!(
-                "{name}={} cannot be read, so its default is used: {}",
-                value.display(),
-                first_line(&error)
-            )),
+            Err(error) => {
+                let (value, why) = (value.display(), first_line(&error));
+                let mut instead = "its default is used".to_owned();
+                if engine::HOLD_IF_WRONG.contains(&long.as_str()) {
+                    instead += ", and nothing is rolled up or dropped for its age";
+                    held = true;
+                }
+                warnings.push(format!("{name}={value} cannot be read, so {instead}: {why}"));
+            }
         }
+    }
+    if held {
+        flags.push("--retention-hold=true".into());
     }
     (flags, warnings)
 }
@@ -158,6 +170,18 @@ mod tests {
         assert_eq!(warnings.len(), 2);
         assert!(warnings[0].starts_with("HEALTH_FLUSH_INTERVAL=soon cannot be read"));
         assert!(warnings[0].contains("not a span of time"), "{warnings:?}");
+    }
+
+    #[test]
+    fn what_says_what_to_keep_drops_nothing_when_it_cannot_be_read() {
+        for (name, value) in
+            [("HEALTH_RETENTION", "7d"), ("HEALTH_RETENTION_FILE", "/no/such/file")]
+        {
+            let (config, warnings) = read(&[], &[(name, value)]);
+            assert!(config.engine.retention_hold, "{name}");
+            assert!(warnings[0].contains("nothing is rolled up or dropped"), "{warnings:?}");
+        }
+        assert!(!read(&[], &[("HEALTH_RETENTION", "1s:7d")]).0.engine.retention_hold);
     }
 
     #[test]

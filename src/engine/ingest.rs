@@ -145,11 +145,7 @@ impl Engine {
             return Ok(self.too_many(samples));
         }
         let now = self.clock.now();
-        let window = Window {
-            now,
-            oldest: now.before(self.config.retention.0.max_age()),
-            newest: now.after(MAX_AHEAD),
-        };
+        let window = Window { now, oldest: now.before(self.max_age), newest: now.after(MAX_AHEAD) };
         let mut receipt = Receipt::default();
         for declared in declared {
             let max_series = self.config.max_series.get();

@@ -4,7 +4,9 @@
 //! its age by a clock that jumped: ages are taken by whichever of the wall clock and the monotonic
 //! one has come less far since the start.
 
-use super::Clock;
+use super::{Clock, Config, Overrides};
+use crate::state::State;
+use crate::storage::policy::Override;
 use crate::storage::{More, Policy, Storage};
 use model::{Retention, Timestamp};
 use std::sync::Arc;
@@ -20,14 +22,43 @@ pub struct Maintainer {
     storage: Arc<dyn Storage>,
     clock: Clock,
     ages: Ages,
+    state: Arc<State>,
     retention: Retention,
+    overrides: Overrides,
+    /// The overrides with the series that they mean, as of so many series.
+    resolved: (usize, Vec<Override>),
+    /// Whether ages count for nothing.
+    hold: bool,
     failing: bool,
 }
 
 impl Maintainer {
-    pub(super) fn new(storage: Arc<dyn Storage>, clock: Clock, retention: Retention) -> Self {
+    pub(super) fn new(
+        state: Arc<State>,
+        storage: Arc<dyn Storage>,
+        clock: Clock,
+        config: &Config,
+    ) -> Self {
         let ages = Ages { wall: clock.now(), monotonic: Instant::now(), jumped: false };
-        Self { storage, clock, ages, retention, failing: false }
+        let overrides = config.retention_file.clone().unwrap_or_default();
+        let misfit = overrides.misfit(&config.retention.0);
+        if let Some(misfit) = &misfit {
+            tracing::error!(
+                "HEALTH_RETENTION_FILE: the first width of {misfit} is no multiple of that of \
+                 HEALTH_RETENTION; nothing is rolled up or dropped until that is mended"
+            );
+        }
+        Self {
+            storage,
+            clock,
+            ages,
+            state,
+            retention: config.retention.0.clone(),
+            overrides,
+            resolved: (0, Vec::new()),
+            hold: config.retention_hold || misfit.is_some(),
+            failing: false,
+        }
     }
 
     /// Tidies up until told to stop.
@@ -45,7 +76,7 @@ impl Maintainer {
 
     async fn tidy(&mut self) -> More {
         let now = self.clock.now();
-        let policy = Policy::new(self.retention.clone(), self.ages.now(now));
+        let policy = self.policy(now);
         match self.storage.maintain(now, &Arc::new(policy)).await {
             Ok(more) => {
                 self.failing = false;
@@ -58,6 +89,22 @@ impl Maintainer {
                 self.failing = true;
                 More::No
             }
+        }
+    }
+}
+
+impl Maintainer {
+    fn policy(&mut self, now: Timestamp) -> Policy {
+        let count = self.state.series_count();
+        if self.resolved.0 != count {
+            self.resolved = (count, self.overrides.resolve(&self.state));
+        }
+        let ages = self.ages.now(now);
+        Policy {
+            retention: self.retention.clone(),
+            overrides: self.resolved.1.clone(),
+            // Before the first moment nothing has an age.
+            now: if self.hold { Timestamp::MIN } else { ages },
         }
     }
 }

@@ -11,6 +11,7 @@ mod ingest;
 mod maintain;
 mod query;
 mod rejection;
+mod retention;
 mod round;
 
 pub use clock::Clock;
@@ -21,12 +22,12 @@ pub use ingest::{GLOBAL, MAX_SAMPLES, Packed, Plain, Receipt, Source, Stream};
 pub use maintain::Maintainer;
 pub use query::{ComponentInfo, CurrentInfo, MetricInfo};
 pub use rejection::{MAX_MESSAGES, Reason, Rejection};
+pub use retention::{HOLD_IF_WRONG, Overrides, RetentionSetting};
 
 use crate::state::{Denied, Seed, State};
 use crate::storage::{self, Durability, Incarnation, Storage};
-use model::{Retention, Timestamp};
+use model::Timestamp;
 use std::num::NonZeroUsize;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -57,6 +58,23 @@ pub struct Config {
     #[arg(long, default_value_t, value_name = "WIDTH:AGE,...")]
     pub retention: RetentionSetting,
 
+    /// A file of other retentions for some series, a line each: component/metric=WIDTH:AGE,... with *
+    /// for any text. Of several that name a series the first counts
+    #[arg(long, value_name = "FILE", value_parser = Overrides::read)]
+    pub retention_file: Option<Overrides>,
+
+    /// Roll up and drop nothing for its age. Set by itself when a variable that says what to keep
+    /// cannot be read
+    #[arg(
+        long,
+        default_value_t = false,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub retention_hold: bool,
+
     /// The most series. New ones beyond it are refused, known ones go on
     #[arg(long, default_value_t = MAX_SERIES, value_name = "SERIES")]
     pub max_series: NonZeroUsize,
@@ -81,29 +99,13 @@ impl Default for Config {
             flush_interval: Duration::from_secs(1),
             batch_size: BATCH_SIZE,
             retention: RetentionSetting::default(),
+            retention_file: None,
+            retention_hold: false,
             max_series: MAX_SERIES,
             max_pending_bytes: MAX_PENDING_BYTES,
             query_timeout: Duration::from_secs(10),
             max_extract_points: MAX_EXTRACT_POINTS,
         }
-    }
-}
-
-/// A retention as it is set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RetentionSetting(pub Retention);
-
-impl FromStr for RetentionSetting {
-    type Err = model::RetentionError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
-    }
-}
-
-impl std::fmt::Display for RetentionSetting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
     }
 }
 
@@ -176,6 +178,8 @@ pub struct Engine {
     flush: flush::Handle,
     incarnation: Incarnation,
     started: Timestamp,
+    /// How old a sample may be.
+    max_age: Duration,
     accepted: AtomicU64,
     rejected: rejection::Tally,
 }
@@ -236,9 +240,11 @@ impl Engine {
             width,
             recovered.flush_seq,
         );
-        let maintainer =
-            Maintainer::new(storage.clone(), clock.clone(), config.retention.0.clone());
+        let maintainer = Maintainer::new(state.clone(), storage.clone(), clock.clone(), &config);
+        let max_age = config.retention.0.max_age();
+        let others = config.retention_file.as_ref().and_then(Overrides::max_age);
         let engine = Self {
+            max_age: others.map_or(max_age, |others| others.max(max_age)),
             state,
             storage,
             flush,

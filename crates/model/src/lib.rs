@@ -5,6 +5,7 @@
 
 mod current;
 mod fold;
+mod glob;
 mod labels;
 mod name;
 mod retention;
@@ -16,6 +17,7 @@ mod value;
 
 pub use current::Current;
 pub use fold::{Counter, Fold, FoldError, Folds, MAX_COUNT, Many, Merge, Rolling, Row};
+pub use glob::Glob;
 pub use labels::{Labels, LabelsError, MAX_LABEL_VALUE_BYTES, MAX_LABELS, canonical_labels};
 pub use name::{MAX_NAME_BYTES, NameError, beginning, check_name};
 pub use retention::{Retention, RetentionError, SpanError, Tier, format_span, parse_span};

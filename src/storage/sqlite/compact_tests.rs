@@ -4,6 +4,7 @@ use super::plan::Limits;
 use super::tests::{File, fixture};
 use super::*;
 use crate::storage::conformance::{Fixture, at, commit, flush, grew, read, seen, series};
+use crate::storage::policy;
 use model::{Current, Fold, Kind, Merge as _, Retention, SeriesId, Width};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,13 +23,20 @@ async fn small_fixture() -> File {
     file
 }
 
-fn policy(retention: &str, now: Timestamp) -> Arc<Policy> {
+fn one_policy(retention: &str, now: Timestamp) -> Arc<Policy> {
     Arc::new(Policy::new(retention.parse::<Retention>().unwrap(), now))
 }
 
 async fn tidy(storage: &dyn Storage, now: Timestamp, retention: &str) {
-    let policy = policy(retention, now);
-    while storage.maintain(now, &policy).await.unwrap() == More::Yes {}
+    let policy = one_policy(retention, now);
+    tidy_by(storage, now, &policy).await;
+}
+
+/// Does all there is to do, also what waits for a quiet moment.
+async fn tidy_by(storage: &dyn Storage, now: Timestamp, policy: &Arc<Policy>) {
+    for now in [now, now.after(Duration::from_mins(2))] {
+        while storage.maintain(now, policy).await.unwrap() == More::Yes {}
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -127,4 +135,150 @@ proptest! {
             .worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(run(history));
     }
+}
+
+/// Every level and width that runs have, with how many rows.
+fn shape(file: &File) -> Vec<(i64, i64, i64)> {
+    let connection = file.plain();
+    let mut select = connection
+        .prepare(
+            "SELECT level, width_ms, sum(directory.rows) FROM directory JOIN run ON run = run.id
+             WHERE state = 1 GROUP BY 1, 2 ORDER BY 1, 2",
+        )
+        .unwrap();
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+/// One counter and one rolling metric, a fold a second for ten minutes from the begin.
+async fn ten_minutes(file: &File) -> BTreeSet<SeriesId> {
+    let all = [series(1, 0), series(1, 1)];
+    let folds: Vec<(SeriesId, i64, Fold)> = (0..600)
+        .flat_map(|n| all.iter().map(move |s| (s.id, BEGIN + n, fold_of(s, BEGIN + n, n as u32))))
+        .collect();
+    for (seq, folds) in (1..).zip(folds.chunks(400)) {
+        let new = if seq == 1 { &all[..] } else { &[] };
+        commit(file.storage(), flush(seq, new, folds)).await;
+    }
+    all.iter().map(|series| series.id).collect()
+}
+
+const ALL_DAY: Range =
+    Range::new(Timestamp::from_ms(BEGIN * 1000), Timestamp::from_ms((BEGIN + DAY) * 1000));
+
+#[tokio::test]
+async fn a_day_gets_coarser_as_it_ages_and_keeps_its_sums_extremes_and_sketches() {
+    let file = small_fixture().await;
+    let ids = ten_minutes(&file).await;
+    let hour = Width::from_secs(3600);
+    let before = read(file.storage(), &ids, ALL_DAY, hour).await;
+    let at_hour = |hours: i64| at(BEGIN + hours * 3600);
+    for (hours, expected) in [
+        (0, vec![(1, 1000, 1200)]),
+        (26, vec![(2, 1000, 1200)]),
+        (24 * 4, vec![(2, 60_000, 20)]),
+        (24 * 12, vec![(2, 3_600_000, 2)]),
+    ] {
+        tidy(file.storage(), at_hour(hours), "1s:2d,1m:10d,1h:90d").await;
+        assert_eq!(shape(&file), expected, "after {hours} hours");
+        assert_eq!(read(file.storage(), &ids, ALL_DAY, hour).await, before);
+    }
+    tidy(file.storage(), at_hour(24 * 92), "1s:2d,1m:10d,1h:90d").await;
+    assert_eq!(shape(&file), []);
+    let blocks: i64 =
+        file.plain().query_row("SELECT count(*) FROM block", [], |row| row.get(0)).unwrap();
+    assert_eq!(blocks, 0, "what is dropped is deleted");
+    let recovered = file.storage().recover().await.unwrap();
+    assert_eq!(recovered.series[0].1.value, 599.0 * 300.0, "retention changes no total");
+}
+
+#[tokio::test]
+async fn late_folds_are_seen_at_once_also_in_a_day_that_was_rolled_up() {
+    let file = small_fixture().await;
+    let ids = ten_minutes(&file).await;
+    let retention = "1s:2d,1m:10d,1h:90d";
+    let old = at(BEGIN + 4 * DAY);
+    tidy(file.storage(), old, retention).await;
+    assert_eq!(shape(&file), [(2, 60_000, 20)]);
+    let (counter, rolling) = (series(1, 0).id, series(1, 1).id);
+    let minute = Width::from_secs(60);
+    let mut expected = read(file.storage(), &ids, ALL_DAY, minute).await;
+    for seq in 4..10 {
+        let late = [
+            (counter, BEGIN + 61, grew(1000.0)),
+            (rolling, BEGIN + 62, seen(-5.0, (BEGIN + 62) * 1000)),
+        ];
+        commit(file.storage(), flush(seq, &[], &late)).await;
+        for (id, _, fold) in late {
+            expected.get_mut(&(id, BEGIN + 60)).unwrap().merge(&fold);
+        }
+        assert_eq!(read(file.storage(), &ids, ALL_DAY, minute).await, expected, "at once");
+        tidy(file.storage(), old.after(Duration::from_hours(seq)), retention).await;
+        assert_eq!(read(file.storage(), &ids, ALL_DAY, minute).await, expected, "and later");
+    }
+}
+
+#[tokio::test]
+async fn chosen_series_have_their_own_retention() {
+    let file = small_fixture().await;
+    let ids = ten_minutes(&file).await;
+    let named = policy::Override {
+        selector: "component1/metric1".to_owned(),
+        retention: "10s:1d".parse().unwrap(),
+        series: Arc::new([series(1, 1).id].into()),
+    };
+    let policy = |days: i64| {
+        let now = at(BEGIN + days * DAY);
+        let retention = "1s:30d".parse().unwrap();
+        (now, Arc::new(Policy { retention, overrides: vec![named.clone()], now }))
+    };
+    let tidy = async |days| {
+        let (now, policy) = policy(days);
+        tidy_by(file.storage(), now, &policy).await;
+    };
+    // A day's age is that of its end, and it is treated an hour later.
+    let before = read(file.storage(), &ids, ALL_DAY, Width::from_secs(10)).await;
+    tidy(1).await;
+    let (_, first) = policy(1);
+    tidy_by(file.storage(), at(BEGIN + DAY + 2 * 3600), &first).await;
+    assert_eq!(shape(&file), [(2, 1000, 600), (2, 10_000, 60)]);
+    assert_eq!(read(file.storage(), &ids, ALL_DAY, Width::from_secs(10)).await, before);
+    tidy(3).await;
+    assert_eq!(shape(&file), [(2, 1000, 600)], "the named series is over, the other is not");
+}
+
+#[tokio::test]
+async fn a_clock_before_all_time_ages_nothing() {
+    let file = small_fixture().await;
+    ten_minutes(&file).await;
+    let policy = one_policy("1s:1h", Timestamp::MIN);
+    tidy_by(file.storage(), at(BEGIN + 400 * DAY), &policy).await;
+    assert_eq!(shape(&file), [(2, 1000, 1200)], "merged, and neither rolled up nor dropped");
+}
+
+#[tokio::test]
+async fn what_a_merge_left_half_done_is_given_up_and_done_again() {
+    let mut file = small_fixture().await;
+    let ids = ten_minutes(&file).await;
+    let before = read(file.storage(), &ids, ALL_DAY, Width::from_secs(1)).await;
+    // As a kill between two of a merge's transactions leaves it.
+    file.plain()
+        .execute_batch(
+            "INSERT INTO run SELECT 900, 1, 0, seq, first_ms, last_ms, rows, bytes, made_ms, form
+                 FROM run WHERE id = 1;
+             INSERT INTO directory SELECT 900, kind, last_series, id + 1000, first_series, first_ms,
+                 last_ms, width_ms, rows, checksum FROM directory WHERE run = 1;
+             INSERT INTO block SELECT id + 1000, data FROM block WHERE id IN
+                 (SELECT id FROM directory WHERE run = 1);",
+        )
+        .unwrap();
+    assert_eq!(read(file.storage(), &ids, ALL_DAY, Width::from_secs(1)).await, before);
+    file.reopen().await;
+    tidy(file.storage(), at(BEGIN + 60), "1s:90d").await;
+    let count = "SELECT (SELECT count(*) FROM run WHERE id = 900),
+                        (SELECT count(*) FROM block WHERE id > 1000)";
+    let left: (i64, i64) =
+        file.plain().query_row(count, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(left, (0, 0));
+    assert_eq!(read(file.storage(), &ids, ALL_DAY, Width::from_secs(1)).await, before);
 }
