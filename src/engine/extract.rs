@@ -24,6 +24,12 @@ const PART_POINTS: u64 = 50_000;
 /// The most series that are read at a time.
 const PART_SERIES: u64 = 1000;
 
+/// The most quantiles of one request.
+const MAX_QUANTILES: usize = 10;
+
+/// The most values that the quantiles of one series may have: it must still fit in one message.
+const MAX_QUANTILE_VALUES: usize = 100_000;
+
 /// How many names an error lists.
 const MAX_NAMED: usize = 20;
 
@@ -40,6 +46,8 @@ pub struct Extract {
     pub step: Option<Duration>,
     /// At most so many points a series; 1,000.
     pub max_points: Option<u32>,
+    /// Quantiles that are wanted of rolling metrics, from 0 to 1; at most [`MAX_QUANTILES`].
+    pub quantiles: Vec<f64>,
     /// When to give up.
     pub deadline: Option<Instant>,
 }
@@ -72,6 +80,8 @@ pub struct Coverage {
     pub gaps: Vec<Gap>,
     /// Up to when no step is still filling.
     pub complete_until: Timestamp,
+    /// The largest relative error of a quantile.
+    pub sketch_relative_error: f64,
     /// How many series were left out to keep the answer within its bounds.
     pub omitted: u64,
     /// What to do about that.
@@ -87,6 +97,8 @@ pub struct Extraction {
     step: Width,
     tier: Width,
     gaps: Vec<Gap>,
+    quantiles: Vec<f64>,
+    sketch_relative_error: f64,
     deadline: Instant,
     /// Which of the steps of the range have data.
     present: Vec<bool>,
@@ -106,6 +118,7 @@ impl Engine {
                 message: format!("{} is not after start, {}", range.end, range.start),
             });
         }
+        check_quantiles(&request.quantiles)?;
         let selected = self.find(&request.selector)?;
         let deadline = self.deadline(request.deadline);
         let ids = selected.iter().map(|selected| selected.series.id);
@@ -118,6 +131,14 @@ impl Engine {
         let tier = extent.widest.map_or(base, |widest| widest.max(base));
         let step = choose_step(&request, range, tier)?;
         let steps = step.buckets_in(range) as usize;
+        if steps * request.quantiles.len() > MAX_QUANTILE_VALUES {
+            let message = format!(
+                "{} of {steps} points are more than {MAX_QUANTILE_VALUES} values a series; ask for \
+                 fewer, or for fewer points",
+                request.quantiles.len()
+            );
+            return Err(Error::Invalid { field: "quantiles", message });
+        }
         Ok(Extraction {
             engine: self.clone(),
             selected: selected.into_iter(),
@@ -126,6 +147,8 @@ impl Engine {
             step,
             tier,
             gaps: extent.gaps,
+            quantiles: request.quantiles,
+            sketch_relative_error: 0.0,
             deadline,
             present: vec![false; steps],
             points: 0,
@@ -168,6 +191,18 @@ impl Engine {
     }
 }
 
+fn check_quantiles(quantiles: &[f64]) -> Result<(), Error> {
+    let wrong = |message| Err(Error::Invalid { field: "quantiles", message });
+    if quantiles.len() > MAX_QUANTILES {
+        let count = quantiles.len();
+        return wrong(format!("there are {count}; ask for at most {MAX_QUANTILES} at a time"));
+    }
+    match quantiles.iter().find(|quantile| !(0.0..=1.0).contains(*quantile)) {
+        Some(quantile) => wrong(format!("{quantile} is not between 0 and 1; p99 is 0.99")),
+        None => Ok(()),
+    }
+}
+
 fn choose_step(request: &Extract, range: Range, tier: Width) -> Result<Width, Error> {
     let max_points = match request.max_points {
         None | Some(0) => DEFAULT_POINTS,
@@ -207,7 +242,8 @@ impl Extraction {
             self.omitted = self.selected.len() as u64;
             self.selected = Vec::new().into_iter();
         }
-        let most = (PART_POINTS / self.present.len().max(1) as u64).clamp(1, PART_SERIES);
+        let most = PART_POINTS / (self.present.len() * (1 + self.quantiles.len())).max(1) as u64;
+        let most = most.clamp(1, PART_SERIES);
         let part: Vec<Selected> = self.selected.by_ref().take(most as usize).collect();
         if part.is_empty() {
             return Ok(None);
@@ -221,7 +257,7 @@ impl Extraction {
             series: ids,
             range: self.range,
             step: self.step,
-            parts: Parts::NoSketches,
+            parts: if self.quantiles.is_empty() { Parts::NoSketches } else { Parts::All },
             deadline: self.deadline,
         };
         let mut scanned = self.engine.storage.scan(scan).await?;
@@ -238,11 +274,19 @@ impl Extraction {
 
     fn note(&mut self, steps: &[(Timestamp, Fold)]) {
         let first = self.step.truncate(self.range.start).as_ms();
-        for (time, _) in steps {
+        for (time, fold) in steps {
             self.present[((time.as_ms() - first) / self.step.as_ms()) as usize] = true;
+            if let (Fold::Rolling(fold), false) = (fold, self.quantiles.is_empty()) {
+                self.sketch_relative_error = self.sketch_relative_error.max(fold.relative_error());
+            }
         }
-        // A series without points takes room in the answer too.
-        self.points += steps.len().max(1);
+        // A series without points takes room in the answer too, and so does each quantile.
+        self.points += steps.len().max(1) * (1 + self.quantiles.len() / 2);
+    }
+
+    /// The quantiles that were asked for.
+    pub fn quantiles(&self) -> &[f64] {
+        &self.quantiles
     }
 
     /// What the answer rests on, after all of it was read.
@@ -265,6 +309,7 @@ impl Extraction {
             buckets_present: self.present.iter().filter(|present| **present).count() as u64,
             gaps: self.gaps.clone(),
             complete_until: self.range.end.min(self.step.truncate(self.now)),
+            sketch_relative_error: self.sketch_relative_error,
             omitted: self.omitted,
             advice,
         }

@@ -166,7 +166,7 @@ pub(super) fn to_current(info: &engine::CurrentInfo) -> v1::CurrentSeries {
     }
 }
 
-pub(super) fn to_points(points: &engine::Points) -> v1::SeriesPoints {
+pub(super) fn to_points(points: &engine::Points, quantiles: &[f64]) -> v1::SeriesPoints {
     let metric = &points.series.metric;
     let mut series = v1::SeriesPoints {
         component: metric.component.to_string(),
@@ -189,6 +189,16 @@ pub(super) fn to_points(points: &engine::Points) -> v1::SeriesPoints {
             }
         }
     }
+    if metric.kind == Kind::Rolling {
+        let of = |quantile: f64| {
+            let value = points.points.iter().map(|(_, fold)| match fold {
+                Fold::Rolling(fold) => fold.quantile(quantile).unwrap_or(f64::NAN),
+                Fold::Counter(_) => f64::NAN,
+            });
+            v1::QuantilePoints { quantile, value: value.collect() }
+        };
+        series.quantiles = quantiles.iter().map(|quantile| of(*quantile)).collect();
+    }
     series
 }
 
@@ -203,6 +213,7 @@ pub(super) fn to_coverage(coverage: Coverage) -> v1::Coverage {
         buckets_present: coverage.buckets_present,
         gaps: coverage.gaps.into_iter().map(to_gap).collect(),
         complete_until: Some(to_timestamp(coverage.complete_until)),
+        sketch_relative_error: coverage.sketch_relative_error,
         truncated: coverage.omitted > 0,
         omitted: coverage.omitted,
         advice: coverage.advice,

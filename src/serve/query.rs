@@ -144,6 +144,7 @@ fn extract(request: Request<v1::ExtractRequest>) -> Result<Extract, Error> {
         end: request.end.as_ref().map(convert::timestamp),
         step: step.transpose()?,
         max_points: (request.max_points > 0).then_some(request.max_points),
+        quantiles: request.quantiles,
         deadline,
     })
 }
@@ -177,7 +178,7 @@ async fn send_parts(
         // A storage in memory never waits: let others run, and a stop or a lost client be seen.
         tokio::task::yield_now().await;
         for points in &part {
-            let series = to_points(points);
+            let series = to_points(points, extraction.quantiles());
             let length = series.encoded_len();
             if bytes > 0 && bytes + length > MESSAGE_BYTES {
                 let full = std::mem::take(&mut message);

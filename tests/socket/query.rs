@@ -15,6 +15,7 @@ on_both!(
     pending_and_stored_folds_are_counted_once,
     late_samples_are_seen_where_they_belong,
     a_default_step_keeps_within_max_points,
+    quantiles_are_those_of_all_observations_in_a_step_and_say_their_error,
     what_does_not_exist_is_named_with_what_does,
     a_large_answer_comes_in_parts_and_in_full,
 );
@@ -282,5 +283,46 @@ async fn the_memory_backend_says_what_its_budget_dropped() {
     assert_eq!(gap.end, Some(time(series[0].time_ms[0])));
     assert_eq!(client.current("g").await["n"], 60.0, "the total outlives its history");
     assert!(client.status().await.storage.unwrap().file_bytes <= 3000);
+    server.stop().await.unwrap();
+}
+
+async fn quantiles_are_those_of_all_observations_in_a_step_and_say_their_error(server: Server) {
+    let mut client = server.client().await;
+    let t = second_ago(120) / 60_000 * 60_000;
+    // 1 to 1,000 in an order of its own, in two flushes and ten buckets.
+    let values: Vec<f64> = (0..1000).map(|n| f64::from((n * 377) % 1000 + 1)).collect();
+    for half in values.chunks(500) {
+        let sample =
+            |(n, value): (i64, &f64)| at(observation("q", "size", *value), t + n % 10 * 1000);
+        client.record((0..).zip(half).map(sample).collect()).await;
+    }
+    client.record(vec![at(increment("q", "count", 1.0), t)]).await;
+    let request = v1::ExtractRequest {
+        component: "q".to_owned(),
+        start: Some(time(t)),
+        end: Some(time(t + 60_000)),
+        step: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        quantiles: vec![0.0, 0.5, 0.99, 1.0],
+        ..Default::default()
+    };
+    let (series, coverage) = client.extract(request.clone()).await.unwrap();
+    let error = coverage.sketch_relative_error;
+    assert!(error > 0.0 && error <= 1.0 / 257.0, "{error}");
+    let (size, count) = (&series[0], &series[1]);
+    assert!(count.quantiles.is_empty(), "a counter has none");
+    assert_eq!(size.count, [1000]);
+    for (found, exact) in size.quantiles.iter().zip([1.0, 500.0, 990.0, 1000.0]) {
+        assert_eq!(found.value.len(), 1);
+        assert!((found.value[0] - exact).abs() <= error * exact, "{found:?} for {exact}");
+    }
+    let without = v1::ExtractRequest { quantiles: Vec::new(), ..request.clone() };
+    let (series, coverage) = client.extract(without).await.unwrap();
+    assert_eq!((series[0].quantiles.len(), coverage.sketch_relative_error), (0, 0.0));
+    for (quantiles, word) in [(vec![99.0], "p99 is 0.99"), (vec![0.5; 11], "at most 10")] {
+        let wrong = v1::ExtractRequest { quantiles, ..request.clone() };
+        let status = client.extract(wrong).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(word), "{status:?}");
+    }
     server.stop().await.unwrap();
 }
