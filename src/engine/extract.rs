@@ -264,6 +264,11 @@ impl Extraction {
         for copy in pending.into_iter().filter(|copy| copy.seq > scanned.flush_seq) {
             scanned.steps.add(copy.row.series, copy.row.start, copy.row.fold);
         }
+        for gap in scanned.damaged {
+            if !self.gaps.contains(&gap) {
+                self.gaps.push(gap);
+            }
+        }
         let mut points = Vec::with_capacity(part.len());
         for (selected, (_, steps)) in part.into_iter().zip(scanned.steps.into_series()) {
             self.note(&steps);

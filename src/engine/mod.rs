@@ -158,6 +158,7 @@ impl From<storage::Error> for Error {
             }
             storage::Error::Deadline => Self::Deadline,
             storage::Error::Corrupt(text) => Self::Corrupt(text),
+            damaged @ storage::Error::Damaged(..) => Self::Corrupt(damaged.to_string()),
         }
     }
 }

@@ -68,5 +68,6 @@ fn to_storage(status: Status) -> v1::StorageStatus {
         oldest: storage.oldest.map(to_timestamp),
         newest: storage.newest.map(to_timestamp),
         flush_seq: storage.flush_seq,
+        quarantined_blocks: storage.quarantined,
     }
 }

@@ -225,6 +225,7 @@ fn to_gap(gap: Gap) -> v1::Gap {
         Missing::Down => v1::GapReason::ServerDown,
         Missing::Crashed => v1::GapReason::ServerCrashed,
         Missing::Budget => v1::GapReason::MemoryBudget,
+        Missing::Damaged => v1::GapReason::Damaged,
     };
     v1::Gap {
         start: Some(to_timestamp(gap.range.start)),

@@ -111,7 +111,7 @@ impl Storage for Memory {
             let rows = block::decode(&block.data);
             steps.add_rows(rows.expect("the blocks in memory were encoded here"), scan.range);
         }
-        Ok(Scanned { flush_seq, steps })
+        Ok(Scanned { flush_seq, steps, damaged: Vec::new() })
     }
 
     async fn maintain(&self, _now: Timestamp, _policy: &Arc<Policy>) -> Result<More, Error> {
@@ -127,6 +127,7 @@ impl Storage for Memory {
             oldest: inner.blocks.iter().map(|block| block.bounds.first).min(),
             newest: inner.blocks.iter().map(|block| block.bounds.last).max(),
             flush_seq: inner.flush_seq,
+            quarantined: 0,
         })
     }
 

@@ -3,7 +3,7 @@
 //! Runs stream by series, so memory is a segment and an encoded block for each of them, and the rows
 //! of one series. Rows of one bucket merge in the order of the runs, which is that of arrival.
 
-use super::block::{Block, Columns, View, Writer};
+use super::block::{Block, BlockError, Columns, View, Writer};
 use super::{Error, Parts};
 use model::{Row, SeriesId, Timestamp, Width};
 use std::cmp::Reverse;
@@ -42,6 +42,8 @@ pub(super) struct Merge<F> {
 pub(super) trait Context<F> {
     /// Reads the bytes of a block.
     fn load(&mut self, block: Stored) -> Result<Vec<u8>, Error>;
+    /// What it means that a block cannot be read.
+    fn unreadable(&self, block: i64, why: &BlockError) -> Error;
     /// Sees each row before it is merged.
     fn see(&mut self, row: &Row<F>);
     /// Says where a row of a bucket of this width goes; none if it is dropped.
@@ -168,7 +170,9 @@ impl<F: Columns> Cursor<F> {
             if let Some((view, id, next)) = &mut self.open
                 && let Some(segment) = view.segments().get(*next)
             {
-                let rows = view.rows(segment, Parts::All).map_err(|error| damaged(*id, &error))?;
+                let rows = view
+                    .rows(segment, Parts::All)
+                    .map_err(|error| context.unreadable(*id, &error))?;
                 self.rows = rows.into_iter().peekable();
                 *next += 1;
                 continue;
@@ -178,7 +182,7 @@ impl<F: Columns> Cursor<F> {
                 return Ok(None);
             };
             let view = View::checked(context.load(block)?, block.checksum);
-            let view = view.map_err(|error| damaged(block.id, &error))?;
+            let view = view.map_err(|error| context.unreadable(block.id, &error))?;
             self.width = view.width();
             self.open = Some((view, block.id, 0));
         }
@@ -187,8 +191,4 @@ impl<F: Columns> Cursor<F> {
     fn next(&mut self) -> Option<(Width, Row<F>)> {
         self.rows.next().map(|row| (self.width, row))
     }
-}
-
-fn damaged(id: i64, error: &super::block::BlockError) -> Error {
-    Error::Corrupt(format!("block {id}: {error}"))
 }

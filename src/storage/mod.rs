@@ -127,6 +127,8 @@ pub enum Missing {
     Crashed,
     /// The oldest data was dropped to stay within the memory budget.
     Budget,
+    /// What was stored is damaged and was put aside: of some series, or of all.
+    Damaged,
 }
 
 /// Which parts of folds are wanted.
@@ -160,6 +162,8 @@ pub struct Scanned {
     pub flush_seq: u64,
     /// Their folds, merged to the step.
     pub steps: Steps,
+    /// What is missing of the series that were read.
+    pub damaged: Vec<Gap>,
 }
 
 /// How the storage is.
@@ -177,6 +181,8 @@ pub struct Status {
     pub newest: Option<Timestamp>,
     /// The last committed flush.
     pub flush_seq: u64,
+    /// Blocks that were damaged and put aside.
+    pub quarantined: u64,
 }
 
 /// What went wrong, by what can be done about it.
@@ -194,6 +200,9 @@ pub enum Error {
     /// What is stored is damaged or is not ours.
     #[error("{0}")]
     Corrupt(String),
+    /// This part of it is damaged, and can be put aside.
+    #[error("block {0}: {1}")]
+    Damaged(i64, String),
 }
 
 /// Whether what is committed outlives the process.

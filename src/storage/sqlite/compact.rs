@@ -4,13 +4,13 @@
 //! writer nor a reader for longer than a step, and when it ends early has changed nothing.
 
 use super::super::Error;
-use super::super::block::{Block, Columns};
+use super::super::block::{Block, BlockError, Columns};
 use super::super::merge::{Context, Merge, Shape, Stored, Target};
 use super::super::policy::{DAY, Policy, day_of};
 use super::connect::{Pools, error};
 use super::plan::Job;
 use super::run::{self, Level};
-use super::{current, scan};
+use super::{current, quarantine, scan};
 use model::{Counter, Current, Fold, Kind, Rolling, Row, SeriesId, Timestamp, Width};
 use rusqlite::{Connection, TransactionBehavior};
 use std::collections::BTreeMap;
@@ -110,6 +110,10 @@ struct Reading<'a> {
 impl<F: Columns> Context<F> for Reading<'_> {
     fn load(&mut self, block: Stored) -> Result<Vec<u8>, Error> {
         scan::load(self.connection, block.id, <[u8]>::to_vec)
+    }
+
+    fn unreadable(&self, block: i64, why: &BlockError) -> Error {
+        quarantine::unreadable(block, why)
     }
 
     fn see(&mut self, row: &Row<F>) {

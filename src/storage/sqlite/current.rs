@@ -10,6 +10,7 @@ use super::super::block::{
 };
 use super::super::merge::Stored;
 use super::connect::error;
+use super::quarantine;
 use super::run::{self, Level};
 use super::scan::load;
 use model::{Current, Fold, Kind, SeriesId, Timestamp};
@@ -100,7 +101,7 @@ fn for_each_fresh(
 
 fn read_block(connection: &Connection, block: Stored) -> Result<Rows, Error> {
     let decoded = load(connection, block.id, |data| block::decode_checked(data, block.checksum))?;
-    decoded.map_err(|error| Error::Corrupt(format!("block {}: {error}", block.id)))
+    decoded.map_err(|error| quarantine::unreadable(block.id, &error))
 }
 
 /// Pcodec's header, then columns as in a block: series, value, first_ms, last_ms.

@@ -9,6 +9,7 @@ mod compact;
 mod connect;
 mod current;
 mod plan;
+mod quarantine;
 mod run;
 mod scan;
 mod schema;
@@ -49,6 +50,8 @@ pub struct Sqlite {
     pools: Pools,
     limits: plan::Limits,
     last_commit: Mutex<Instant>,
+    /// The time as of the last that said it.
+    now: Mutex<Timestamp>,
     /// None when a commit's outcome left open what the file holds: the next one reads it.
     known: Arc<Mutex<Option<Known>>>,
     /// Keeps a second server off the same file, until it is closed.
@@ -72,9 +75,23 @@ impl Sqlite {
             pools,
             limits: plan::Limits::default(),
             last_commit: Mutex::new(Instant::now()),
+            now: Mutex::new(now),
             known: Arc::default(),
             lock: Mutex::new(Some(lock)),
         })
+    }
+
+    /// What was read. None when a damaged block was in the way, which is put aside now: read again.
+    async fn readable<T>(&self, read: Result<T, Error>) -> Result<Option<T>, Error> {
+        match read {
+            Err(Error::Damaged(block, _)) => self.put_aside(block).await.map(|()| None),
+            read => read.map(Some),
+        }
+    }
+
+    async fn put_aside(&self, block: i64) -> Result<(), Error> {
+        let now = *self.now.lock();
+        self.pools.write(move |connection| quarantine::put_aside(connection, block, now)).await
     }
 
     /// Bytes of the database file, or of the one beside it with this suffix.
@@ -113,7 +130,12 @@ impl Storage for Sqlite {
             *known.lock() = Some(loaded);
             Ok(Recovered { incarnation: meta.incarnation, flush_seq: meta.flush_seq, series })
         };
-        self.pools.write(recover).await
+        loop {
+            let read = self.pools.write(recover.clone()).await;
+            if let Some(recovered) = self.readable(read).await? {
+                return Ok(recovered);
+            }
+        }
     }
 
     async fn commit(&self, flush: Arc<Flush>) -> Commit {
@@ -168,11 +190,17 @@ impl Storage for Sqlite {
     }
 
     async fn scan(&self, scan: Scan) -> Result<Scanned, Error> {
-        let deadline = scan.deadline;
-        self.pools.read_until(deadline, move |connection| scan::scan(connection, scan)).await
+        loop {
+            let (deadline, scan) = (scan.deadline, scan.clone());
+            let read = self.pools.read_until(deadline, move |c| scan::scan(c, scan)).await;
+            if let Some(scanned) = self.readable(read).await? {
+                return Ok(scanned);
+            }
+        }
     }
 
     async fn maintain(&self, now: Timestamp, policy: &Arc<Policy>) -> Result<More, Error> {
+        *self.now.lock() = now;
         let sign = move |connection: &mut Connection| {
             let meta = schema::Meta::read(connection)?;
             if now.as_ms() - meta.active.as_ms() >= LIFE_SIGN_MS {
@@ -192,7 +220,11 @@ impl Storage for Sqlite {
             Ok(plan::plan(&runs, &limits, now, &planning))
         };
         if let Some(job) = self.pools.read(plan).await? {
-            compact::run(&self.pools, job, now, policy).await?;
+            // What was put aside is not there when it is planned again.
+            match compact::run(&self.pools, job, now, policy).await {
+                Err(Error::Damaged(block, _)) => self.put_aside(block).await?,
+                done => done?,
+            }
             return Ok(More::Yes);
         }
         let idle = self.last_commit.lock().elapsed() >= IDLE;
@@ -224,6 +256,7 @@ impl Storage for Sqlite {
                 oldest: oldest.map(Timestamp::from_ms),
                 newest: newest.map(Timestamp::from_ms),
                 flush_seq: meta.flush_seq,
+                quarantined: quarantine::count(connection).map_err(connect::error)?,
             })
         };
         self.pools.read(read).await

@@ -6,6 +6,7 @@
 use super::super::block::{BlockError, View};
 use super::super::{Error, Scan, Scanned, Steps};
 use super::connect::error;
+use super::quarantine;
 use super::schema::Meta;
 use model::{Range, SeriesId, Width};
 use rusqlite::Connection;
@@ -40,9 +41,15 @@ pub(super) fn scan(connection: &mut Connection, scan: Scan) -> Result<Scanned, E
         }
         let read = |data: &[u8]| read_block(data, entry.checksum, &scan, &mut steps);
         let read = load(&snapshot, entry.id, read)?;
-        read.map_err(|error| Error::Corrupt(format!("block {}: {error}", entry.id)))?;
+        read.map_err(|error| quarantine::unreadable(entry.id, &error))?;
     }
-    Ok(Scanned { flush_seq, steps })
+    let damaged = match (scan.series.first(), scan.series.last()) {
+        (Some(first), Some(last)) => {
+            quarantine::gaps(&snapshot, scan.range, (*first, *last)).map_err(error)?
+        }
+        _ => Vec::new(),
+    };
+    Ok(Scanned { flush_seq, steps, damaged })
 }
 
 /// Adds those rows of a block that are wanted, decoding no more than it must.

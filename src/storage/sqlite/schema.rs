@@ -73,6 +73,21 @@ const STEPS: &[M<'_>] = &[M::up(
          PRIMARY KEY (run, kind, last_series, id)
      ) STRICT, WITHOUT ROWID;
      CREATE TABLE block (id INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+     -- Blocks that could not be read, as they were found, with what the directory said of them.
+     CREATE TABLE quarantine (
+         id INTEGER PRIMARY KEY,
+         time_ms INTEGER NOT NULL,
+         reason TEXT NOT NULL,
+         kind INTEGER NOT NULL,
+         first_series INTEGER NOT NULL,
+         last_series INTEGER NOT NULL,
+         first_ms INTEGER NOT NULL,
+         last_ms INTEGER NOT NULL,
+         width_ms INTEGER NOT NULL,
+         rows INTEGER NOT NULL,
+         checksum INTEGER NOT NULL,
+         data BLOB NOT NULL
+     ) STRICT;
      -- Current records of up to 4,096 series from first_series on, encoded: what those series came to
      -- in all that left level 0.
      CREATE TABLE current (

@@ -116,25 +116,73 @@ async fn a_range_tells_when_the_service_was_away_and_whether_it_crashed() {
     assert_eq!(extent.gaps, [gap(150, 200, Missing::Down), gap(200, 300, Missing::Crashed)]);
 }
 
-#[tokio::test]
-async fn a_damaged_block_is_an_error_and_never_an_answer() {
+/// Two flushes of a counter, of which the first one's block is not what was written.
+async fn damaged() -> (File, Arc<model::Series>) {
     let fixture = fixture().await;
     let counter = series(1, 0);
-    commit(
-        fixture.storage(),
-        flush(1, std::slice::from_ref(&counter), &[(counter.id, 5, grew(1.0))]),
-    )
-    .await;
-    fixture.plain().execute("UPDATE block SET data = zeroblob(length(data))", []).unwrap();
-    let scan = Scan {
+    let first = flush(1, std::slice::from_ref(&counter), &[(counter.id, 5, grew(1.0))]);
+    commit(fixture.storage(), first).await;
+    commit(fixture.storage(), flush(2, &[], &[(counter.id, 7, grew(2.0))])).await;
+    fixture.plain().execute("UPDATE block SET data = zeroblob(5) WHERE id = 1", []).unwrap();
+    (fixture, counter)
+}
+
+fn scan_of(counter: &model::Series) -> Scan {
+    Scan {
         series: Arc::new([counter.id]),
         range: Range::new(at(0), at(10)),
         step: conformance::WIDTH,
         parts: Parts::All,
-        deadline: std::time::Instant::now() + std::time::Duration::from_secs(10),
-    };
-    let error = fixture.storage().scan(scan).await.unwrap_err();
-    assert!(matches!(&error, Error::Corrupt(text) if text.contains("block 1")), "{error}");
+        deadline: Instant::now() + Duration::from_secs(10),
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_put_aside_alone_and_answers_say_what_is_missing() {
+    let (fixture, counter) = damaged().await;
+    let storage = fixture.storage();
+    for _ in 0..2 {
+        let scanned = storage.scan(scan_of(&counter)).await.unwrap();
+        let gap = Gap { range: Range::new(at(5), at(6)), missing: Missing::Damaged };
+        assert_eq!(scanned.damaged, [gap]);
+        let found: Vec<_> = scanned.steps.into_series().collect();
+        assert_eq!(found, [(counter.id, vec![(at(7), grew(2.0))])], "the rest is served");
+    }
+    let status = storage.status().await.unwrap();
+    assert_eq!((status.blocks, status.quarantined), (1, 1));
+    let kept: (i64, Vec<u8>) = fixture
+        .plain()
+        .query_row("SELECT id, data FROM quarantine", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(kept, (1, vec![0; 5]), "it stays as it was found");
+}
+
+#[tokio::test]
+async fn a_damaged_block_stops_neither_a_start_nor_a_merge() {
+    let (mut fixture, counter) = damaged().await;
+    fixture.reopen().await;
+    assert_eq!(fixture.storage().recover().await.unwrap().series[0].1.value, 2.0);
+    let (mut fixture, _) = damaged().await;
+    let limits = plan::Limits { fresh_runs: 2, ..plan::Limits::default() };
+    fixture.storage.as_mut().unwrap().limits = limits;
+    let policy = Arc::new(Policy::new(model::Retention::default(), at(20)));
+    while fixture.storage().maintain(at(20), &policy).await.unwrap() == More::Yes {}
+    let scanned = fixture.storage().scan(scan_of(&counter)).await.unwrap();
+    assert_eq!(scanned.damaged.len(), 1);
+    assert_eq!(fixture.storage().status().await.unwrap().quarantined, 1);
+}
+
+#[tokio::test]
+async fn a_block_of_a_newer_version_is_left_where_it_is() {
+    let (fixture, counter) = damaged().await;
+    let data = vec![9u8; 20];
+    let checksum = crc32fast::hash(&data);
+    fixture.plain().execute("UPDATE block SET data = ?1 WHERE id = 1", [&data]).unwrap();
+    let update = "UPDATE directory SET checksum = ?1 WHERE id = 1";
+    fixture.plain().execute(update, [checksum]).unwrap();
+    let error = fixture.storage().scan(scan_of(&counter)).await.unwrap_err();
+    assert!(matches!(&error, Error::Corrupt(text) if text.contains("use a newer one")), "{error}");
+    assert_eq!(fixture.storage().status().await.unwrap().quarantined, 0);
 }
 
 #[tokio::test]
