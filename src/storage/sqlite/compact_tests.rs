@@ -282,3 +282,58 @@ async fn what_a_merge_left_half_done_is_given_up_and_done_again() {
     assert_eq!(left, (0, 0));
     assert_eq!(read(file.storage(), &ids, ALL_DAY, Width::from_secs(1)).await, before);
 }
+
+/// Blocks that a question about one series and a range reads.
+fn blocks_touched(file: &File, series: SeriesId, range: Range) -> i64 {
+    let count = "SELECT count(*) FROM directory JOIN run ON run = run.id
+                 WHERE state = 1 AND first_series <= ?1 AND last_series >= ?1
+                   AND directory.last_ms >= ?2 AND directory.first_ms < ?3";
+    let bounds = [series.as_u64() as i64, range.start.as_ms(), range.end.as_ms()];
+    file.plain().query_row(count, bounds, |row| row.get(0)).unwrap()
+}
+
+/// ARCHITECTURE.md states both bounds: without late data a row is written three times, and a question
+/// about one series reads at most one block for each flush of level 0, for each part of a day that is
+/// not merged, and for each merged day; one more of each where a series goes on in the next block.
+#[tokio::test]
+async fn a_week_of_a_thousand_series_keeps_to_the_bounds_of_writing_and_reading() {
+    const SERIES: u32 = 1000;
+    const EVERY: i64 = 600;
+    const FLUSHES_A_DAY: i64 = DAY / EVERY;
+    let mut file = fixture().await;
+    let limits = Limits { fresh_runs: 12, parts: 24, ..Limits::default() };
+    file.storage.as_mut().unwrap().limits = limits;
+    let all: Vec<_> = (0..SERIES).map(|n| series(1 + n / 100, n % 100)).collect();
+    let mut written: BTreeMap<i64, i64> = BTreeMap::new();
+    let mut ingested = 0;
+    let parts_a_day = FLUSHES_A_DAY / limits.fresh_runs as i64;
+    let plain = file.plain();
+    let mut runs = plain.prepare("SELECT id, rows FROM run").unwrap();
+    for n in 0..7 * FLUSHES_A_DAY {
+        let secs = BEGIN + n * EVERY;
+        let folds: Vec<_> =
+            all.iter().map(|s| (s.id, secs, fold_of(s, secs, (n % 900) as u32))).collect();
+        let new = if n == 0 { &all[..] } else { &[] };
+        commit(file.storage(), flush(n as u64 + 1, new, &folds)).await;
+        ingested += folds.len() as i64;
+        let (now, policy) = (at(secs + 1), one_policy("1s:90d", at(secs)));
+        loop {
+            let more = file.storage().maintain(now, &policy).await.unwrap();
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+            written.extend(runs.query_map([], row).unwrap().map(Result::unwrap));
+            if more == More::No {
+                break;
+            }
+        }
+        if n % 100 == 99 {
+            let week = Range::new(at(BEGIN), at(BEGIN + 7 * DAY));
+            let days = n / FLUSHES_A_DAY + 1;
+            let bound = 2 * (limits.fresh_runs as i64 + 2 * parts_a_day + days);
+            let touched = blocks_touched(&file, all[555].id, week);
+            assert!(touched <= bound, "{touched} blocks after {days} days, not {bound}");
+        }
+    }
+    let rows: i64 = written.values().sum();
+    assert!(rows <= 3 * ingested, "{rows} rows written of {ingested}");
+    assert!(rows >= 2 * ingested, "the days were merged");
+}
