@@ -127,8 +127,8 @@ impl Engine {
         let extent = self.storage.extent(range, (first, last));
         let extent = tokio::time::timeout_at(deadline.into(), extent);
         let extent = extent.await.map_err(|_| Error::Deadline)??;
-        let base = self.config.retention.0.base_width();
-        let tier = extent.widest.map_or(base, |widest| widest.max(base));
+        let pending = self.state.pending_width();
+        let tier = extent.widest.map_or(pending, |widest| widest.max(pending));
         let step = choose_step(&request, range, tier)?;
         let steps = step.buckets_in(range) as usize;
         if steps * request.quantiles.len() > MAX_QUANTILE_VALUES {

@@ -6,7 +6,6 @@
 use super::Clock;
 use crate::state::{Frozen, State};
 use crate::storage::{Commit, Error, Flush, Storage};
-use model::Width;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -23,6 +22,8 @@ pub(super) struct Progress {
     pub(super) committed: u64,
     /// Why the last attempt failed, while it is not made good.
     pub(super) failure: Option<String>,
+    /// When the flush that is under way began.
+    pub(super) begun: Option<Instant>,
 }
 
 /// How others speak to the flush.
@@ -49,7 +50,6 @@ pub struct Flusher {
     storage: Arc<dyn Storage>,
     clock: Clock,
     interval: Duration,
-    width: Width,
     wake: Arc<Notify>,
     progress: watch::Sender<Progress>,
 }
@@ -60,13 +60,12 @@ impl Flusher {
         storage: Arc<dyn Storage>,
         clock: Clock,
         interval: Duration,
-        width: Width,
         committed: u64,
     ) -> (Self, Handle) {
         let wake = Arc::new(Notify::new());
-        let (sender, progress) = watch::channel(Progress { committed, failure: None });
+        let (sender, progress) = watch::channel(Progress { committed, ..Progress::default() });
         let handle = Handle { wake: wake.clone(), progress };
-        let flusher = Self { state, storage, clock, interval, width, wake, progress: sender };
+        let flusher = Self { state, storage, clock, interval, wake, progress: sender };
         (flusher, handle)
     }
 
@@ -91,6 +90,7 @@ impl Flusher {
     async fn flush(&self) {
         let Some(frozen) = self.state.freeze() else { return };
         let seq = frozen.seq();
+        self.progress.send_modify(|progress| progress.begun = Some(Instant::now()));
         let flush = Arc::new(self.sorted(frozen).await);
         let (mut wait, mut unknown) = (BACKOFF.0, false);
         while let Err(error) = self.attempt(&flush, &mut unknown).await {
@@ -106,7 +106,7 @@ impl Flusher {
         }
         drop(flush);
         self.state.committed(seq);
-        self.progress.send_replace(Progress { committed: seq, failure: None });
+        self.progress.send_replace(Progress { committed: seq, ..Progress::default() });
     }
 
     /// Commits, unless the outcome of an attempt is unknown: then that is read back first.
@@ -130,11 +130,11 @@ impl Flusher {
 
     /// Sorting a large generation takes a while, so not on a thread that serves.
     async fn sorted(&self, frozen: Arc<Frozen>) -> Flush {
-        let (width, now) = (self.width, self.clock.now());
+        let now = self.clock.now();
         let sort = move || Flush {
             seq: frozen.seq(),
             now,
-            width,
+            width: frozen.width(),
             series: frozen.created().to_vec(),
             folds: frozen.sorted(),
         };

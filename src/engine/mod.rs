@@ -41,6 +41,10 @@ const MAX_EXTRACT_POINTS: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("ab
 /// them would only wait longer: they cost memory, and the flush is no faster for them.
 const PACE_BYTES: usize = 8 << 20;
 
+/// How long a flush may take until streams no longer wait for it. A flush of so many bytes takes some
+/// hundredths of a second.
+const HANGS_AFTER: Duration = Duration::from_secs(2);
+
 /// What the engine may be told.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
@@ -225,11 +229,11 @@ impl Engine {
         clock: Clock,
     ) -> Result<(Arc<Self>, Flusher, Maintainer), Error> {
         let recovered = storage.recover().await?;
-        let width = config.retention.0.base_width();
+        let widths = config.retention.widths();
         let seed = Seed { flush_seq: recovered.flush_seq, series: recovered.series };
         let state = Arc::new(State::new(
             seed,
-            width,
+            widths,
             config.max_series.get(),
             config.max_pending_bytes.get(),
         ));
@@ -238,7 +242,6 @@ impl Engine {
             storage.clone(),
             clock.clone(),
             config.flush_interval,
-            width,
             recovered.flush_seq,
         );
         let maintainer = Maintainer::new(state.clone(), storage.clone(), clock.clone(), &config);
@@ -295,16 +298,25 @@ impl Engine {
     }
 
     /// Waits until the flush has caught up, if it lags behind. It does not wait for a storage that
-    /// fails: then what comes in is kept, as far as HEALTH_MAX_PENDING_BYTES goes.
+    /// fails or hangs: then what comes in is kept, as far as HEALTH_MAX_PENDING_BYTES goes.
     pub async fn pace(&self) -> Result<(), Error> {
         if self.state.pending_bytes() < PACE_BYTES {
             return Ok(());
         }
         self.flush.wake();
         let mut progress = self.flush.progress();
-        let caught_up = progress
-            .wait_for(|now| now.failure.is_some() || self.state.pending_bytes() < PACE_BYTES);
-        caught_up.await.map(drop).map_err(|_| Error::Stopping)
+        loop {
+            let now = progress.borrow_and_update().clone();
+            let caught_up = self.state.pending_bytes() < PACE_BYTES;
+            let hangs = now.begun.unwrap_or_else(tokio::time::Instant::now) + HANGS_AFTER;
+            if caught_up || now.failure.is_some() || hangs <= tokio::time::Instant::now() {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = progress.changed() => changed.map_err(|_| Error::Stopping)?,
+                () = tokio::time::sleep_until(hangs) => {}
+            }
+        }
     }
 
     /// How many folds are not committed.

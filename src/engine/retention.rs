@@ -4,7 +4,7 @@
 
 use crate::state::State;
 use crate::storage::policy::Override;
-use model::{Glob, Retention, Selector, SeriesId};
+use model::{Glob, Retention, Selector, SeriesId, Width};
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
@@ -28,6 +28,21 @@ impl FromStr for RetentionSetting {
 impl fmt::Display for RetentionSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl RetentionSetting {
+    /// Widths that pending buckets may have when the storage fails, finest first: those of the tiers,
+    /// and then minute, hour and day.
+    pub(super) fn widths(&self) -> Box<[Width]> {
+        let mut widths: Vec<Width> = self.0.tiers().iter().map(|tier| tier.width).collect();
+        for secs in [60, 3600, 86_400] {
+            let width = Width::from_secs(secs);
+            if widths.last().is_some_and(|last| width > *last && width.is_multiple_of(*last)) {
+                widths.push(width);
+            }
+        }
+        widths.into()
     }
 }
 

@@ -4,7 +4,7 @@
 //! order once, and readers find it before and after.
 
 use super::log::{Chains, Copying, sorted};
-use model::{Counter, Folds, Rolling, Series, SeriesId, Timestamp};
+use model::{Counter, Folds, Rolling, Series, SeriesId, Timestamp, Width};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ pub(super) struct Part {
 /// A frozen generation.
 pub struct Frozen {
     seq: u64,
+    width: Width,
     since: Timestamp,
     rows: usize,
     bytes: usize,
@@ -41,7 +42,13 @@ enum Order {
 }
 
 impl Frozen {
-    pub(super) fn new(seq: u64, since: Timestamp, parts: Vec<Part>, room: Folds) -> Self {
+    pub(super) fn new(
+        seq: u64,
+        width: Width,
+        since: Timestamp,
+        parts: Vec<Part>,
+        room: Folds,
+    ) -> Self {
         let rows = parts.iter().map(|part| part.counters.len() + part.rollings.len()).sum();
         let bytes = parts.iter().map(|part| part.bytes).sum();
         let (mut created, mut counters, mut rollings) = (Vec::new(), Vec::new(), Vec::new());
@@ -53,12 +60,17 @@ impl Frozen {
         created.sort_unstable_by_key(|series| series.id);
         let folds = RwLock::new(Order::Arrival(counters, rollings));
         let (room, emptied) = (Mutex::new(room), Mutex::default());
-        Self { seq, since, rows, bytes, created, folds, room, emptied }
+        Self { seq, width, since, rows, bytes, created, folds, room, emptied }
     }
 
     /// The number of the flush that commits it.
     pub fn seq(&self) -> u64 {
         self.seq
+    }
+
+    /// How wide its buckets are.
+    pub fn width(&self) -> Width {
+        self.width
     }
 
     /// When its first sample came in.

@@ -6,7 +6,8 @@
 //! is merged then. The rows of a series stand in the order of arrival, which decides `last`.
 
 use super::PendingFold;
-use model::{Fold, Merge, Row, SeriesId, Timestamp};
+use hashbrown::HashMap;
+use model::{Fold, Merge, Row, SeriesId, Timestamp, Width};
 
 /// The row that a series opened last, if it was in the generation that is filling.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,11 @@ pub(super) struct OpenRow {
 }
 
 impl OpenRow {
+    /// Another row of the same generation.
+    pub(super) const fn at(self, row: u32) -> Self {
+        Self { row, ..self }
+    }
+
     /// No row; generations count from 1.
     pub(super) const NONE: Self = Self { generation: 0, row: 0 };
 }
@@ -99,6 +105,39 @@ impl<F: Merge> Log<F> {
         }
     }
 
+    /// Merges all rows into wider buckets. `head` is as in [`Log::take`]; gives each slot with the row
+    /// that is its last now.
+    pub(super) fn coarsen(
+        &mut self,
+        width: Width,
+        head: impl Fn(u32) -> (SeriesId, OpenRow),
+    ) -> Vec<(u32, u32)> {
+        let before = std::mem::take(&mut self.rows);
+        let mut heads = Vec::with_capacity(self.slots.len());
+        let (mut chain, mut places) = (Vec::new(), HashMap::new());
+        for slot in &self.slots {
+            follow(&before, head(*slot).1.row, &mut chain);
+            places.clear();
+            let mut last = NONE;
+            for place in chain.iter().rev() {
+                let Linked { start, fold, .. } = &before[*place as usize];
+                let start = width.truncate(*start);
+                let row = *places.entry(start).or_insert(self.rows.len());
+                if let Some(row) = self.rows.get_mut(row) {
+                    row.fold.merge(fold);
+                } else {
+                    self.rows.push(Linked { start, before: last, fold: fold.clone() });
+                    last = row as u32;
+                }
+            }
+            heads.push((*slot, last));
+        }
+        self.heap = self.rows.iter().map(|row| row.fold.heap_bytes()).sum();
+        self.rows.shrink_to_fit();
+        self.spare = Vec::new();
+        heads
+    }
+
     /// Copies those rows that are wanted, series by series.
     pub(super) fn copy(
         &self,
@@ -161,12 +200,7 @@ pub(super) fn sorted<F: Merge>(logs: &[Chains<F>], mut rows: Vec<Row<F>>) -> Vec
     let mut chain: Vec<u32> = Vec::new();
     for (series, place, head) in heads {
         let log = &logs[place as usize].rows;
-        chain.clear();
-        let mut next = head;
-        while let Some(row) = log.get(next as usize) {
-            chain.push(next);
-            next = row.before;
-        }
+        follow(log, head, &mut chain);
         let first = rows.len();
         let mut rises = true;
         for place in chain.iter().rev() {
@@ -180,6 +214,16 @@ pub(super) fn sorted<F: Merge>(logs: &[Chains<F>], mut rows: Vec<Row<F>>) -> Vec
         }
     }
     rows
+}
+
+/// The places of a series' rows, the last one first.
+fn follow<F>(rows: &[Linked<F>], head: u32, chain: &mut Vec<u32>) {
+    chain.clear();
+    let mut next = head;
+    while let Some(row) = rows.get(next as usize) {
+        chain.push(next);
+        next = row.before;
+    }
 }
 
 /// Puts the rows of a series in the order of time and merges those of one bucket.

@@ -39,6 +39,8 @@ pub struct State {
     /// Rows and bytes of them in live and frozen logs.
     pending: Pending,
     max_pending_bytes: usize,
+    /// Widths that buckets may have when memory runs short, from that of fresh data on.
+    widths: Box<[Width]>,
     /// Memory in which the last generation was sorted.
     room: Mutex<Folds>,
 }
@@ -48,6 +50,8 @@ pub struct State {
 struct Cut {
     /// The number of the generation that is filling: its flush_seq when it is committed.
     generation: u64,
+    /// The width of its buckets, as a place in [`State::widths`].
+    width: usize,
     /// When the first sample of that generation came in.
     since: Mutex<Option<Timestamp>>,
     frozen: Option<Arc<Frozen>>,
@@ -87,13 +91,19 @@ pub struct Seed {
 }
 
 impl State {
-    /// The state that goes on from what is stored. Buckets are `width` wide; at most `max_series`
-    /// series are made, and about `max_pending_bytes` of folds wait for the storage.
-    pub fn new(seed: Seed, width: Width, max_series: usize, max_pending_bytes: usize) -> Self {
+    /// The state that goes on from what is stored. Buckets have the first of `widths`, and the later
+    /// ones, each a multiple of the one before, when more than about `max_pending_bytes` of folds would
+    /// wait for the storage. At most `max_series` series are made. Panics without a width.
+    pub fn new(
+        seed: Seed,
+        widths: Box<[Width]>,
+        max_series: usize,
+        max_pending_bytes: usize,
+    ) -> Self {
         let hasher = DefaultHashBuilder::default();
         let generation = seed.flush_seq + 1;
         let catalogue = Catalogue::new(max_series);
-        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(width)).collect();
+        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(widths[0])).collect();
         let mut known = seed.series;
         known.sort_by_key(|(series, _)| series.id);
         for (series, current) in known {
@@ -103,7 +113,8 @@ impl State {
             let slot = shards[shard as usize].insert(series.clone(), current, hash, &hasher);
             catalogue.restore(series, Place { shard, slot });
         }
-        let cut = Cut { generation, since: Mutex::default(), frozen: None, closed: false };
+        let since = Mutex::default();
+        let cut = Cut { generation, width: 0, since, frozen: None, closed: false };
         Self {
             cut: RwLock::new(cut),
             shards: shards.into_iter().map(Mutex::new).collect(),
@@ -111,6 +122,7 @@ impl State {
             hasher,
             pending: Pending::default(),
             max_pending_bytes,
+            widths,
             room: Mutex::default(),
         }
     }
@@ -126,9 +138,9 @@ impl State {
     }
 
     /// Opens the current generation for one request. Whatever is folded through the intake is in
-    /// one generation, wholly.
+    /// one generation, wholly. When memory is full, what is pending is merged into wider buckets first.
     pub fn intake(&self, now: Timestamp) -> Result<Intake<'_>, Denied> {
-        if self.pending.bytes.load(Ordering::Relaxed) >= self.max_pending_bytes {
+        if self.is_full() && !self.make_room() {
             return Err(Denied::Full);
         }
         let cut = self.cut.read();
@@ -136,6 +148,38 @@ impl State {
             return Err(Denied::Closed);
         }
         Ok(Intake { state: self, cut, now })
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending_bytes() >= self.max_pending_bytes
+    }
+
+    /// Coarsens what is pending until it takes at most three quarters of the memory, or cannot get
+    /// coarser. What is frozen stays as it is. Ingest stops meanwhile; but else it would stop for good.
+    fn make_room(&self) -> bool {
+        let mut cut = self.cut.write();
+        // Whoever came first may have made room.
+        while self.is_full()
+            || cut.width > 0 && self.pending_bytes() / 3 >= self.max_pending_bytes / 4
+        {
+            let Some(width) = self.widths.get(cut.width + 1) else { break };
+            cut.width += 1;
+            for shard in &self.shards {
+                let (before, after) = shard.lock().coarsen(*width);
+                self.pending.rows.fetch_sub(before.rows - after.rows, Ordering::Relaxed);
+                // Wraps around where folds became larger, and so adds.
+                let less = before.bytes.wrapping_sub(after.bytes);
+                self.pending.bytes.fetch_sub(less, Ordering::Relaxed);
+            }
+        }
+        !self.is_full()
+    }
+
+    /// The widest buckets that are pending.
+    pub fn pending_width(&self) -> Width {
+        let cut = self.cut.read();
+        let filling = self.widths[cut.width];
+        cut.frozen.as_ref().map_or(filling, |frozen| frozen.width().max(filling))
     }
 
     /// Cuts: takes all that is pending out as a generation of its own, and keeps it readable until
@@ -147,8 +191,10 @@ impl State {
         let since = cut.since.get_mut().take()?;
         let parts = self.shards.iter().map(|shard| shard.lock().take()).collect();
         let room = std::mem::take(&mut *self.room.lock());
-        let frozen = Arc::new(Frozen::new(cut.generation, since, parts, room));
+        let width = self.widths[cut.width];
+        let frozen = Arc::new(Frozen::new(cut.generation, width, since, parts, room));
         cut.generation += 1;
+        cut.width = 0;
         cut.frozen = Some(frozen.clone());
         Some(frozen)
     }

@@ -16,6 +16,9 @@ use std::sync::Arc;
 const MAX_OTHER_UNIT: usize = 16;
 
 pub(super) struct Shard {
+    /// The width of fresh data's buckets.
+    base: Width,
+    /// That of the generation that is filling.
     width: Width,
     index: HashTable<u32>,
     slots: Vec<Slot>,
@@ -41,6 +44,7 @@ pub(super) struct Grown {
 impl Shard {
     pub(super) fn new(width: Width) -> Self {
         Self {
+            base: width,
             width,
             index: HashTable::new(),
             slots: Vec::new(),
@@ -78,6 +82,7 @@ impl Shard {
     /// Takes out what is pending.
     pub(super) fn take(&mut self) -> Part {
         let bytes = self.size().bytes;
+        self.width = self.base;
         let head = |slot: u32| self.slots[slot as usize].head();
         Part {
             counters: self.counters.take(head),
@@ -85,6 +90,21 @@ impl Shard {
             created: std::mem::take(&mut self.created),
             bytes,
         }
+    }
+
+    /// Merges what is pending into wider buckets, which what comes goes into from now on. Says by how
+    /// much it shrank; it may be less than nothing, where folds become larger than what they fold.
+    pub(super) fn coarsen(&mut self, width: Width) -> (Grown, Grown) {
+        let before = self.size();
+        self.width = width;
+        let head = |slot: u32| self.slots[slot as usize].head();
+        let mut heads = self.counters.coarsen(width, head);
+        heads.extend(self.rollings.coarsen(width, head));
+        for (slot, row) in heads {
+            let open = &mut self.slots[slot as usize].open;
+            *open = open.at(row);
+        }
+        (before, self.size())
     }
 
     /// Takes back the memory of what it gave.
@@ -201,12 +221,12 @@ impl Writer<'_> {
     }
 
     fn add(&mut self, slot: u32, sample: &Sample, folds: &[Rolling]) -> Result<(), Refused> {
-        let Shard { width, slots, counters, rollings, .. } = &mut *self.shard;
+        let Shard { base, width, slots, counters, rollings, .. } = &mut *self.shard;
         let (number, slot) = (slot, &mut slots[slot as usize]);
-        let start = width.truncate(sample.time);
+        let (seen, start) = (base.truncate(sample.time), width.truncate(sample.time));
         let fold = match (slot.kind, sample.value) {
             (Kind::Counter, Staged::One(Value::Increment(sum))) => {
-                slot.current.add(sum, start);
+                slot.current.add(sum, seen);
                 let fold = Counter { sum };
                 counters.add(self.generation, number, &mut slot.open, start, fold);
                 return Ok(());
@@ -218,7 +238,7 @@ impl Writer<'_> {
             (kind, _) => return Err(Refused::Kind(kind)),
         };
         slot.current.set(fold.last(), fold.last_time());
-        slot.current.first_time = slot.current.first_time.min(start);
+        slot.current.first_time = slot.current.first_time.min(seen);
         rollings.add(self.generation, number, &mut slot.open, start, fold);
         Ok(())
     }

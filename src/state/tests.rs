@@ -56,7 +56,7 @@ fn kind(target: u32) -> Kind {
 
 fn state(max_series: usize, max_pending_bytes: usize) -> State {
     let seed = Seed { flush_seq: 0, series: Vec::new() };
-    State::new(seed, WIDTH, max_series, max_pending_bytes)
+    State::new(seed, [WIDTH].into(), max_series, max_pending_bytes)
 }
 
 fn at(ms: i64) -> Timestamp {
@@ -300,4 +300,55 @@ fn concurrent_requests_are_whole_in_one_generation() {
         }
     }
     assert_eq!(total, f64::from(2 * REQUESTS));
+}
+
+#[test]
+fn a_full_state_coarsens_what_waits_and_loses_nothing() {
+    let seed = Seed { flush_seq: 0, series: Vec::new() };
+    let widths = [WIDTH, Width::from_secs(60), Width::from_secs(3600)];
+    let state = State::new(seed, widths.into(), 10, 100_000);
+    let mut named = Named::new(&state, 2, true);
+    let mut sent = 0u32;
+    let mut send = |state: &State, from: i64| {
+        // A request a minute: 60 seconds of a counter and a rolling metric.
+        let samples: Vec<_> =
+            (0..60).flat_map(|s| [(0, (from + s) * 1000, 1), (1, (from + s) * 1000, 7)]).collect();
+        add(state, &mut named, &samples);
+        sent += 60;
+    };
+    send(&state, 0);
+    let in_flight = state.freeze().unwrap();
+    let mut minutes = 1;
+    while state.pending_width() < widths[2] {
+        assert!(minutes < 10_000, "it never got coarser");
+        send(&state, minutes * 60);
+        minutes += 1;
+        assert!(state.pending_bytes() < 110_000, "a request above the budget at most");
+    }
+    assert_eq!((in_flight.width(), in_flight.rows()), (WIDTH, 120), "in flight, so it stays");
+    let all: HashSet<SeriesId> =
+        state.select(&Selector::default()).iter().map(|s| s.series.id).collect();
+    let (mut increase, mut observed) = (0.0, 0);
+    for copy in state.pending(&all, ALWAYS) {
+        match copy.row.fold {
+            Fold::Counter(fold) => increase += fold.sum,
+            Fold::Rolling(fold) => observed += fold.count(),
+        }
+    }
+    assert_eq!((increase, observed), (f64::from(sent), u64::from(sent)));
+    assert!(state.pending_folds() < 2 * sent as usize / 10, "hours take less than seconds");
+    // Nothing left to be coarsened: an hour of its own for each sample.
+    while state.intake(at(0)).is_ok() {
+        add(&state, &mut named, &[(0, minutes * 3_600_000, 1), (1, minutes * 3_600_000, 1)]);
+        minutes += 1;
+    }
+    assert_eq!(state.intake(at(0)).err(), Some(Denied::Full));
+    state.committed(in_flight.seq());
+    drop(in_flight);
+    let coarse = state.freeze().unwrap();
+    assert_eq!(coarse.width(), widths[2]);
+    assert!(coarse.sorted().counters.is_sorted_by(|a, b| a.key() < b.key()));
+    state.committed(coarse.seq());
+    assert!(state.intake(at(0)).is_ok());
+    assert_eq!((state.pending_bytes(), state.pending_width()), (0, WIDTH), "and fine again");
 }

@@ -10,6 +10,7 @@ mod clients;
 mod defects;
 mod documents;
 mod ingest;
+mod outage;
 mod process;
 mod query;
 mod stop;
