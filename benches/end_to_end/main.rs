@@ -93,16 +93,20 @@ async fn set(name: &str, path: &Path, (series, samples): (u32, i64), settle: boo
     let base = server.peak_rss();
     let mut data = Data::new(series);
     let begin = now_ms() - samples * STEP_MS;
-    let mut declared = data.series.clone();
+    let declarations: Vec<v1::IngestRequest> = data
+        .series
+        .chunks(10_000)
+        .map(|series| v1::IngestRequest { series: series.to_vec(), ..v1::IngestRequest::default() })
+        .collect();
     let requests = (0..samples).flat_map(move |n| {
         let packed = data.next(begin + n * STEP_MS);
         split(packed, 60_000).into_iter()
     });
     let requests = requests.map(move |packed| v1::IngestRequest {
-        series: std::mem::take(&mut declared),
         packed: Some(packed),
         ..v1::IngestRequest::default()
     });
+    let requests = declarations.into_iter().chain(requests);
     let cpu = server.cpu();
     let sent = send(&mut server, requests).await;
     let what = format!("{name}: {series} series x {samples}");

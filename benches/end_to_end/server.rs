@@ -97,7 +97,14 @@ impl Server {
         }
     }
 
-    pub(super) fn kill(mut self) {
+    /// Ends it as a power cut would end it.
+    pub(super) fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
     }

@@ -11,8 +11,8 @@ use model::{Kind, Labels, SeriesKey};
 /// Refs may be so much larger than their number: holes are memory.
 const MAX_HOLES: usize = 1024;
 
-/// Bytes of names of one stream's series that were declared and have no sample yet.
-const MAX_UNUSED_BYTES: usize = 16 << 20;
+/// Bytes of one stream's series that were declared and have no sample yet: enough for some 300,000.
+const MAX_UNUSED_BYTES: usize = 64 << 20;
 
 /// What a stream says of a series.
 #[derive(Clone, Copy, Debug)]
