@@ -78,7 +78,7 @@ async fn main() {
 
 #[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 fn say(what: &str, figure: &str) {
-    println!("{what:<72} {figure}");
+    println!("| {what} | {figure} |");
 }
 
 #[expect(clippy::disallowed_methods, reason = "samples are of the last hours")]
