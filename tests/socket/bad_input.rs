@@ -277,10 +277,10 @@ async fn what_a_stream_declares_and_does_not_use_is_bounded(server: Server) {
         };
         v1::IngestRequest { series: (first..first + 100).map(one).collect(), ..Default::default() }
     };
-    let requests = (0..8).map(|n| series(n * 100)).collect();
+    let requests = (0..26).map(|n| series(n * 100)).collect();
     let acks = client.stream(requests).await.unwrap();
     let warnings: Vec<_> = acks.iter().flat_map(|ack| ack.warnings.clone()).collect();
-    assert!(!warnings.is_empty(), "24 MB were declared");
+    assert!(!warnings.is_empty(), "78 MB were declared");
     assert!(warnings.iter().all(|text| text.contains("send their samples first")), "{warnings:?}");
     assert_eq!(client.status().await.series_count, 0, "declaring makes nothing");
     server.stop().await.unwrap();
