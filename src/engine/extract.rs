@@ -46,7 +46,7 @@ pub struct Extract {
     pub step: Option<Duration>,
     /// At most so many points a series; 1,000.
     pub max_points: Option<u32>,
-    /// Quantiles that are wanted of rolling metrics, from 0 to 1; at most [`MAX_QUANTILES`].
+    /// Quantiles that are wanted of rolling metrics, from 0 to 1; at most 10.
     pub quantiles: Vec<f64>,
     /// When to give up.
     pub deadline: Option<Instant>,
