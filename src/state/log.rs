@@ -210,7 +210,7 @@ pub(super) fn sorted<F: Merge>(logs: &[Chains<F>], mut rows: Vec<Row<F>>) -> Vec
         }
         if !rises {
             let chain = rows.split_off(first);
-            rows.extend(merged(chain));
+            rows.extend(model::merge_rows(chain));
         }
     }
     rows
@@ -224,19 +224,6 @@ fn follow<F>(rows: &[Linked<F>], head: u32, chain: &mut Vec<u32>) {
         chain.push(next);
         next = row.before;
     }
-}
-
-/// Puts the rows of a series in the order of time and merges those of one bucket.
-fn merged<F: Merge>(mut rows: Vec<Row<F>>) -> Vec<Row<F>> {
-    rows.sort_by_key(|row| row.start);
-    rows.dedup_by(|later, row| {
-        let same = later.start == row.start;
-        if same {
-            row.fold.merge(&later.fold);
-        }
-        same
-    });
-    rows
 }
 
 /// Copies of pending folds, as a query collects them.

@@ -86,7 +86,7 @@ impl<F: Columns + model::Merge> Merge<F> {
                     .writers
                     .entry(target)
                     .or_insert_with(|| Writer::new(target.1, shape.block_bytes, shape.shared_rows));
-                for block in writer.push(merged(rows)) {
+                for block in writer.push(model::merge_rows(rows)) {
                     written += block.data.len();
                     blocks.push((target.0, block));
                 }
@@ -131,19 +131,6 @@ impl<F: Columns + model::Merge> Merge<F> {
         rows.extend(recent);
         Ok(rows)
     }
-}
-
-/// Puts the rows of a series in the order of time and merges those of one bucket.
-fn merged<F: model::Merge>(mut rows: Vec<Row<F>>) -> Vec<Row<F>> {
-    rows.sort_by_key(|row| row.start);
-    rows.dedup_by(|later, row| {
-        let same = later.start == row.start;
-        if same {
-            row.fold.merge(&later.fold);
-        }
-        same
-    });
-    rows
 }
 
 /// Reads a run from its start, a segment at a time.

@@ -286,6 +286,21 @@ impl<F> Row<F> {
     }
 }
 
+/// Puts rows of one series, which stand in the order of arrival, in the order of time, and merges those
+/// of one bucket.
+#[must_use]
+pub fn merge_rows<F: Merge>(mut rows: Vec<Row<F>>) -> Vec<Row<F>> {
+    rows.sort_by_key(|row| row.start);
+    rows.dedup_by(|later, row| {
+        let same = later.start == row.start;
+        if same {
+            row.fold.merge(&later.fold);
+        }
+        same
+    });
+    rows
+}
+
 /// Folds of both kinds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Folds {

@@ -16,7 +16,7 @@ mod time;
 mod value;
 
 pub use current::Current;
-pub use fold::{Counter, Fold, FoldError, Folds, MAX_COUNT, Many, Merge, Rolling, Row};
+pub use fold::{Counter, Fold, FoldError, Folds, MAX_COUNT, Many, Merge, Rolling, Row, merge_rows};
 pub use glob::Glob;
 pub use labels::{Labels, LabelsError, MAX_LABEL_VALUE_BYTES, MAX_LABELS, canonical_labels};
 pub use name::{MAX_NAME_BYTES, NameError, beginning, check_name};
