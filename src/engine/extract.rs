@@ -24,6 +24,9 @@ const PART_POINTS: u64 = 50_000;
 /// The most series that are read at a time.
 const PART_SERIES: u64 = 1000;
 
+/// The most gaps that an answer names; the storage names at most half as many of absences.
+const MAX_GAPS: usize = 200;
+
 /// The most quantiles of one request.
 const MAX_QUANTILES: usize = 10;
 
@@ -265,10 +268,11 @@ impl Extraction {
             scanned.steps.add(copy.row.series, copy.row.start, copy.row.fold);
         }
         for gap in scanned.damaged {
-            if !self.gaps.contains(&gap) {
+            if self.gaps.len() < MAX_GAPS && !self.gaps.contains(&gap) {
                 self.gaps.push(gap);
             }
         }
+        self.gaps.sort_by_key(|gap| gap.range.start);
         let mut points = Vec::with_capacity(part.len());
         for (selected, (_, steps)) in part.into_iter().zip(scanned.steps.into_series()) {
             self.note(&steps);

@@ -75,9 +75,42 @@ impl Policy {
     }
 
     fn due(&self, retention: &Retention, day: Range) -> Option<Width> {
-        let age = self.now.since(day.end);
-        let over = day.end > self.now;
-        let mut tiers = retention.tiers().iter();
-        tiers.find(|tier| over || age < tier.age).map(|tier| tier.width)
+        let tiers = retention.tiers();
+        // Where buckets are wider than a day, the days of the widest one are treated together: else
+        // it would be dropped when its first day is over.
+        let ends = tiers.iter().map(|tier| tier.width).max().map(|widest| {
+            let start = widest.truncate(day.start).as_ms();
+            Timestamp::from_ms(start.saturating_add(widest.as_ms()))
+        });
+        let end = ends.map_or(day.end, |end| end.max(day.end));
+        let age = self.now.since(end);
+        let filling = end > self.now;
+        tiers.iter().find(|tier| filling || age < tier.age).map(|tier| tier.width)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_of_a_bucket_that_is_wider_is_as_young_as_the_bucket() {
+        let day = |n: i64| day_of(Timestamp::from_ms(n * DAY.as_ms()));
+        let due = |retention: &str, of: i64, now: i64| {
+            Policy::new(retention.parse().unwrap(), day(now).start)
+                .width(SeriesId::new(1, 0), day(of))
+                .map(Width::as_ms)
+        };
+        // Days 7 to 13 are one bucket, which ends when day 14 begins.
+        let week = 7 * DAY.as_ms();
+        for of in 7..14 {
+            assert_eq!(due("1s:2d,7d:30d", of, 15), Some(1000));
+            assert_eq!(due("1s:2d,7d:30d", of, 16), Some(week));
+            assert_eq!(due("1s:2d,7d:30d", of, 43), Some(week));
+            assert_eq!(due("1s:2d,7d:30d", of, 44), None);
+        }
+        assert_eq!(due("1s:2d,1h:30d", 7, 9), Some(1000));
+        assert_eq!(due("1s:2d,1h:30d", 7, 10), Some(3_600_000));
+        assert_eq!(due("1s:2d,1h:30d", 7, 38), None);
     }
 }

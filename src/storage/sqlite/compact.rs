@@ -34,7 +34,7 @@ struct Work {
 
 /// What a merge knows beside its runs.
 struct Surroundings {
-    /// The day whose policy counts; none for what leaves level 0, which stays as it is.
+    /// The day whose policy counts; none where buckets stay as they are.
     treatment: Option<(model::Range, Arc<Policy>)>,
     /// What the series came to in what leaves level 0.
     currents: Option<Vec<(SeriesId, Kind, Current)>>,

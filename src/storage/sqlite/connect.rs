@@ -18,6 +18,8 @@ use tokio::sync::Semaphore;
 const READERS: usize = 4;
 /// How long a read may take when nobody said: the small ones of status and coverage.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long another program's hold of the file is waited for.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLite's own instructions between two looks at a read's deadline: some tenths of a millisecond.
 const OPS_BETWEEN_LOOKS: i32 = 10_000;
 /// Before this version two connections could corrupt a database in WAL mode.
@@ -188,7 +190,14 @@ impl Pools {
             return Ok(());
         }
         let alone = self.reading.acquire_many(READERS as u32).await.map_err(|_| closed())?;
-        self.write(|connection| checkpoint(connection, "TRUNCATE").map(drop)).await?;
+        let empty = |connection: &mut Connection| {
+            // Another program may read: the next flush is not to wait for that.
+            connection.busy_timeout(Duration::ZERO).map_err(error)?;
+            let emptied = checkpoint(connection, "TRUNCATE").map(drop);
+            connection.busy_timeout(BUSY_TIMEOUT).map_err(error)?;
+            emptied
+        };
+        self.write(empty).await?;
         drop(alone);
         Ok(())
     }
@@ -253,7 +262,7 @@ fn pool(
 }
 
 fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     // Both hold from the file's creation only, so they come before the first table.
     connection.pragma_update(None, "page_size", 4096)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -267,7 +276,7 @@ fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn set_up_reader(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     set_up_both(connection)
 }

@@ -34,24 +34,18 @@ pub(super) fn put_aside(connection: &mut Connection, id: i64, now: Timestamp) ->
     tracing::error!(block = id, %why, "a block is damaged; it is put aside, and answers say so");
     let change =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
-    let steps = [
-        "INSERT INTO quarantine
-         SELECT id, ?2, ?3, kind, first_series, last_series, first_ms, last_ms, width_ms, rows,
-                checksum, data
-         FROM directory JOIN block USING (id) WHERE id = ?1",
+    let copy = "INSERT INTO quarantine
+        SELECT id, ?2, ?3, kind, first_series, last_series, first_ms, last_ms, width_ms, rows,
+               checksum, data
+        FROM directory JOIN block USING (id) WHERE id = ?1";
+    change.execute(copy, params![id, now.as_ms(), why.to_string()]).map_err(error)?;
+    for step in [
         "UPDATE run SET rows = rows - (SELECT rows FROM directory WHERE id = ?1)
          WHERE id = (SELECT run FROM directory WHERE id = ?1)",
         "DELETE FROM block WHERE id = ?1",
         "DELETE FROM directory WHERE id = ?1",
-    ];
-    for (place, step) in steps.into_iter().enumerate() {
-        let (time, why) = (now.as_ms(), why.to_string());
-        let done = if place == 0 {
-            change.execute(step, params![id, time, why])
-        } else {
-            change.execute(step, [id])
-        };
-        done.map_err(error)?;
+    ] {
+        change.execute(step, [id]).map_err(error)?;
     }
     change.commit().map_err(error)
 }

@@ -64,6 +64,48 @@ async fn what_is_committed_was_synced() {
     assert_eq!(pragma("mmap_size").await.unwrap_or(0), 0);
 }
 
+/// Flushes that bring about so many megabytes into the log, with housekeeping after each.
+async fn megabytes(file: &File, from: u64, count: u64) {
+    let all: Vec<_> = (0..4).map(|n| series(1 + n, 0)).collect();
+    let policy = Arc::new(Policy::new(model::Retention::default(), at(0)));
+    for seq in from..from + count {
+        // Without a pattern, so about 8 bytes each.
+        let mut random = seq;
+        let mut fold = |n: i64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let value = f64::from_bits(random >> 2 | 1 << 61);
+            (all[n as usize % 4].id, seq as i64 * 40_000 + n / 4, grew(value))
+        };
+        let folds: Vec<_> = (0..120_000).map(&mut fold).collect();
+        let new = if seq == 1 { &all[..] } else { &[] };
+        commit(file.storage(), flush(seq, new, &folds)).await;
+        while file.storage().maintain(at(0), &policy).await.unwrap() == More::Yes {}
+    }
+}
+
+#[tokio::test]
+async fn the_log_stays_small_and_an_outside_reader_only_delays_that() {
+    let file = fixture().await;
+    megabytes(&file, 1, 12).await;
+    let wal = |file: &File| file.storage.as_ref().unwrap().size_of("-wal");
+    assert!(wal(&file) < 8 << 20, "{} bytes", wal(&file));
+    let other = file.plain();
+    other.execute_batch("BEGIN; SELECT count(*) FROM run").unwrap();
+    megabytes(&file, 13, 12).await;
+    let held = wal(&file);
+    assert!(held > 8 << 20, "a reader keeps what it may still read: {held} bytes");
+    let pools = &file.storage.as_ref().unwrap().pools;
+    pools.empty_log(held).await.unwrap();
+    assert_eq!(wal(&file), held, "nobody waits for it");
+    other.execute_batch("COMMIT").unwrap();
+    pools.empty_log(held).await.unwrap();
+    assert_eq!(wal(&file), 0);
+    let timeout = |connection: &mut Connection| -> Result<i64, Error> {
+        connection.pragma_query_value(None, "busy_timeout", |r| r.get(0)).map_err(connect::error)
+    };
+    assert_eq!(pools.write(timeout).await.unwrap(), 5000);
+}
+
 #[tokio::test]
 async fn a_second_service_on_the_same_file_is_refused() {
     let fixture = fixture().await;
