@@ -4,12 +4,11 @@
 //! so a slow reader holds nothing. A fold is seen once, whether it is pending, being committed or
 //! stored.
 
-use super::round::{round_step, round_up};
+use super::round::{common, round_step, round_up};
 use super::{Engine, Error, GLOBAL};
-use crate::state::Selected;
-use crate::storage::{Gap, Parts, Scan};
-use model::{Fold, Range, Selector, Series, SeriesId, Timestamp, Width};
-use std::collections::HashSet;
+use crate::state::{PendingFold, Selected};
+use crate::storage::{self, Gap, Parts, Scan, Scanned};
+use model::{Fold, Range, Selector, Series, Timestamp, Width};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +31,9 @@ const MAX_QUANTILES: usize = 10;
 
 /// The most values that the quantiles of one series may have: it must still fit in one message.
 const MAX_QUANTILE_VALUES: usize = 100_000;
+
+/// How often an answer's step is fitted to the buckets that there are. They get wider once in days.
+const MAX_FITS: usize = 3;
 
 /// How many names an error lists.
 const MAX_NAMED: usize = 20;
@@ -94,13 +96,18 @@ pub struct Coverage {
 /// An answer that is being read.
 pub struct Extraction {
     engine: Arc<Engine>,
-    selected: std::vec::IntoIter<Selected>,
+    request: Extract,
+    /// In the order of ids.
+    selected: Vec<Selected>,
+    /// How many of them are read.
+    read: usize,
+    /// What was read to find the step, and is not given yet.
+    first: Option<Vec<Points>>,
     range: Range,
     now: Timestamp,
     step: Width,
     tier: Width,
     gaps: Vec<Gap>,
-    quantiles: Vec<f64>,
     sketch_relative_error: f64,
     deadline: Instant,
     /// Which of the steps of the range have data.
@@ -110,7 +117,7 @@ pub struct Extraction {
 }
 
 impl Engine {
-    /// Starts to answer: resolves the range and the step, and finds the series.
+    /// Starts to answer: resolves the range and the step, finds the series, and reads the first part.
     pub async fn extract(self: &Arc<Self>, request: Extract) -> Result<Extraction, Error> {
         let now = self.clock.now();
         let end = request.end.unwrap_or(now);
@@ -124,39 +131,27 @@ impl Engine {
         check_quantiles(&request.quantiles)?;
         let selected = self.find(&request.selector)?;
         let deadline = self.deadline(request.deadline);
-        let ids = selected.iter().map(|selected| selected.series.id);
-        let bounds = (ids.clone().min(), ids.max());
-        let (Some(first), Some(last)) = bounds else { unreachable!("there are some") };
-        let extent = self.storage.extent(range, (first, last));
-        let extent = tokio::time::timeout_at(deadline.into(), extent);
-        let extent = extent.await.map_err(|_| Error::Deadline)??;
-        let pending = self.state.pending_width();
-        let tier = extent.widest.map_or(pending, |widest| widest.max(pending));
-        let step = choose_step(&request, range, tier)?;
-        let steps = step.buckets_in(range) as usize;
-        if steps * request.quantiles.len() > MAX_QUANTILE_VALUES {
-            let message = format!(
-                "{} of {steps} points are more than {MAX_QUANTILE_VALUES} values a series; ask for \
-                 fewer, or for fewer points",
-                request.quantiles.len()
-            );
-            return Err(Error::Invalid { field: "quantiles", message });
-        }
-        Ok(Extraction {
+        let tier = self.state.pending_width();
+        let mut extraction = Extraction {
             engine: self.clone(),
-            selected: selected.into_iter(),
+            request,
+            selected,
+            read: 0,
+            first: None,
             range,
             now,
-            step,
+            step: tier,
             tier,
-            gaps: extent.gaps,
-            quantiles: request.quantiles,
+            gaps: Vec::new(),
             sketch_relative_error: 0.0,
             deadline,
-            present: vec![false; steps],
+            present: Vec::new(),
             points: 0,
             omitted: 0,
-        })
+        };
+        extraction.fit(tier)?;
+        extraction.first = extraction.read().await?;
+        Ok(extraction)
     }
 
     /// The series meant, or an error that says what there is instead.
@@ -236,66 +231,122 @@ fn choose_step(request: &Extract, range: Range, tier: Width) -> Result<Width, Er
 }
 
 impl Extraction {
-    /// Reads the next series. None when all are read, or the bound on points is reached.
+    /// Chooses the step for buckets of this width.
+    fn fit(&mut self, tier: Width) -> Result<(), Error> {
+        let quantiles = self.request.quantiles.len();
+        let step = choose_step(&self.request, self.range, tier)?;
+        let steps = step.buckets_in(self.range) as usize;
+        if steps * quantiles > MAX_QUANTILE_VALUES {
+            let message = format!(
+                "{quantiles} of {steps} points are more than {MAX_QUANTILE_VALUES} values a \
+                 series; ask for fewer, or for fewer points"
+            );
+            return Err(Error::Invalid { field: "quantiles", message });
+        }
+        (self.step, self.tier) = (step, tier);
+        self.present = vec![false; steps];
+        Ok(())
+    }
+
+    /// The next series. None when all are read, or the bound on points is reached.
     pub async fn next(&mut self) -> Result<Option<Vec<Points>>, Error> {
-        if Instant::now() >= self.deadline {
-            return Err(Error::Deadline);
+        match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => self.read().await,
         }
-        if self.points >= self.engine.config.max_extract_points.get() {
-            self.omitted = self.selected.len() as u64;
-            self.selected = Vec::new().into_iter();
+    }
+
+    async fn read(&mut self) -> Result<Option<Vec<Points>>, Error> {
+        for _ in 0..MAX_FITS {
+            if Instant::now() >= self.deadline {
+                return Err(Error::Deadline);
+            }
+            if self.points >= self.engine.config.max_extract_points.get() {
+                self.omitted = (self.selected.len() - self.read) as u64;
+                self.selected.truncate(self.read);
+            }
+            let values = self.present.len() * (1 + self.request.quantiles.len());
+            let most = (PART_POINTS / values.max(1) as u64).clamp(1, PART_SERIES) as usize;
+            let part = &self.selected[self.read..];
+            let part = &part[..part.len().min(most)];
+            let (Some(first), Some(last)) = (self.selected.first(), self.selected.last()) else {
+                return Ok(None);
+            };
+            if part.is_empty() {
+                return Ok(None);
+            }
+            // The copy comes before the snapshot: a flush that commits in between is in both, and
+            // dropped here by its number. The other way round it would be in neither.
+            let (pending, pending_width) = self.engine.state.pending(part, self.range);
+            let parts =
+                if self.request.quantiles.is_empty() { Parts::NoSketches } else { Parts::All };
+            let scan = Scan {
+                series: part.iter().map(|selected| selected.series.id).collect(),
+                range: self.range,
+                bounds: (first.series.id, last.series.id),
+                step: self.step,
+                parts,
+                deadline: self.deadline,
+            };
+            let coarser = match self.engine.storage.scan(scan).await {
+                Ok(scanned) if self.step.is_multiple_of(pending_width) => {
+                    return Ok(Some(self.merge(scanned, pending, pending_width)));
+                }
+                Ok(scanned) => scanned.tier,
+                Err(storage::Error::Coarser(tier)) => Some(tier),
+                Err(error) => return Err(error.into()),
+            };
+            if self.read > 0 {
+                break;
+            }
+            self.fit(coarser.map_or(pending_width, |tier| common(tier, pending_width)))?;
         }
-        let most = PART_POINTS / (self.present.len() * (1 + self.quantiles.len())).max(1) as u64;
-        let most = most.clamp(1, PART_SERIES);
-        let part: Vec<Selected> = self.selected.by_ref().take(most as usize).collect();
-        if part.is_empty() {
-            return Ok(None);
-        }
-        let ids: Arc<[SeriesId]> = part.iter().map(|selected| selected.series.id).collect();
-        let wanted: HashSet<SeriesId> = ids.iter().copied().collect();
-        // The copy comes before the snapshot: a flush that commits in between is in both, and
-        // dropped here by its number. The other way round it would be in neither.
-        let pending = self.engine.state.pending(&wanted, self.range);
-        let scan = Scan {
-            series: ids,
-            range: self.range,
-            step: self.step,
-            parts: if self.quantiles.is_empty() { Parts::NoSketches } else { Parts::All },
-            deadline: self.deadline,
-        };
-        let mut scanned = self.engine.storage.scan(scan).await?;
+        Err(Error::Changed)
+    }
+
+    /// Takes in what was read of the next series.
+    fn merge(
+        &mut self,
+        mut scanned: Scanned,
+        pending: Vec<PendingFold>,
+        pending_width: Width,
+    ) -> Vec<Points> {
         for copy in pending.into_iter().filter(|copy| copy.seq > scanned.flush_seq) {
             scanned.steps.add(copy.row.series, copy.row.start, copy.row.fold);
         }
-        for gap in scanned.damaged {
+        self.tier = self.tier.max(pending_width);
+        self.tier = scanned.tier.map_or(self.tier, |tier| tier.max(self.tier));
+        for gap in scanned.gaps {
             if self.gaps.len() < MAX_GAPS && !self.gaps.contains(&gap) {
                 self.gaps.push(gap);
             }
         }
         self.gaps.sort_by_key(|gap| gap.range.start);
-        let mut points = Vec::with_capacity(part.len());
-        for (selected, (_, steps)) in part.into_iter().zip(scanned.steps.into_series()) {
+        let mut points = Vec::new();
+        for (_, steps) in scanned.steps.into_series() {
             self.note(&steps);
-            points.push(Points { series: selected.series, points: steps });
+            let series = self.selected[self.read].series.clone();
+            points.push(Points { series, points: steps });
+            self.read += 1;
         }
-        Ok(Some(points))
+        points
     }
 
     fn note(&mut self, steps: &[(Timestamp, Fold)]) {
         let first = self.step.truncate(self.range.start).as_ms();
         for (time, fold) in steps {
             self.present[((time.as_ms() - first) / self.step.as_ms()) as usize] = true;
-            if let (Fold::Rolling(fold), false) = (fold, self.quantiles.is_empty()) {
+            if let (Fold::Rolling(fold), false) = (fold, self.request.quantiles.is_empty()) {
                 self.sketch_relative_error = self.sketch_relative_error.max(fold.relative_error());
             }
         }
         // A series without points takes room in the answer too, and so does each quantile.
-        self.points += steps.len().max(1) * (1 + self.quantiles.len() / 2);
+        self.points += steps.len().max(1) * (1 + self.request.quantiles.len() / 2);
     }
 
     /// The quantiles that were asked for.
     pub fn quantiles(&self) -> &[f64] {
-        &self.quantiles
+        &self.request.quantiles
     }
 
     /// What the answer rests on, after all of it was read.

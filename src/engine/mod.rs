@@ -143,6 +143,9 @@ pub enum Error {
     /// Ask for less, or allow more time.
     #[error("the deadline passed while reading; ask for a shorter range or fewer series")]
     Deadline,
+    /// Ask again: what was read first does not go with what is there now.
+    #[error("older data was merged into wider buckets while it was read; ask again")]
+    Changed,
     /// The service stops; send it to the next one.
     #[error("the service is stopping; connect again")]
     Stopping,
@@ -161,6 +164,7 @@ impl From<storage::Error> for Error {
                 Self::Unavailable(text)
             }
             storage::Error::Deadline => Self::Deadline,
+            storage::Error::Coarser(_) => Self::Changed,
             storage::Error::Corrupt(text) => Self::Corrupt(text),
             damaged @ storage::Error::Damaged(..) => Self::Corrupt(damaged.to_string()),
         }

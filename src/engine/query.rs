@@ -115,11 +115,7 @@ impl Engine {
         after: Option<(&str, u32)>,
         limit: usize,
     ) -> Vec<CurrentInfo> {
-        let selected = self.state.select(selector);
-        let is_after = |selected: &Selected| {
-            let series = &selected.series;
-            after.is_none_or(|after| (&*series.metric.component, series.id.ordinal()) > after)
-        };
+        let selected = self.state.select_after(selector, after, limit);
         let width = self.config.retention.0.base_width();
         let info = |selected: Selected| {
             let current = self.state.current(selected.place);
@@ -129,7 +125,7 @@ impl Engine {
                 last_time: width.truncate(current.last_time),
             }
         };
-        selected.into_iter().filter(is_after).take(limit).map(info).collect()
+        selected.into_iter().map(info).collect()
     }
 
     fn times(&self, places: impl Iterator<Item = crate::state::Place>) -> (Timestamp, Timestamp) {

@@ -33,6 +33,16 @@ pub(super) fn round_up(step: Width, tier: Width) -> Option<Width> {
     Width::from_ms(ms).ok()
 }
 
+/// The narrowest width that is made of whole buckets of both; the wider one if there is none.
+pub(super) fn common(a: Width, b: Width) -> Width {
+    let (mut divisor, mut rest) = (a.as_ms(), b.as_ms());
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    let ms = (a.as_ms() / divisor).checked_mul(b.as_ms());
+    ms.and_then(|ms| Width::from_ms(ms).ok()).unwrap_or(a.max(b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +68,13 @@ mod tests {
         assert_eq!(round_up(step(1500), step(1000)), Some(step(2000)));
         assert_eq!(round_up(step(2000), step(1000)), Some(step(2000)));
         assert_eq!(round_up(Width::MAX, step(7 * DAY)), None);
+    }
+
+    #[test]
+    fn a_common_width_is_made_of_both() {
+        let width = |ms| Width::from_ms(ms).unwrap();
+        assert_eq!(common(width(1000), width(60_000)), width(60_000));
+        assert_eq!(common(width(7000), width(10_000)), width(70_000));
+        assert_eq!(common(Width::MAX, width(7001)), Width::MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! What surrounds every call: its deadline, and statuses put right.
+//! What surrounds every call: its deadline, whether answers are compressed, and statuses put right.
 //!
 //! The transport under this answers a passed deadline with CANCELLED. It starts its timer after this
 //! layer has started its own and asks this layer first, so it never comes to that.
@@ -56,6 +56,9 @@ where
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(Deadline(deadline));
         }
+        if likes_plain(request.headers()) {
+            request.headers_mut().remove(ACCEPT_ENCODING);
+        }
         let path = request.uri().clone();
         let (answer, max) = (self.inner.call(request), self.max_message_bytes);
         Box::pin(async move {
@@ -82,6 +85,18 @@ fn corrected(answer: Response<Body>, max_message_bytes: usize, path: &str) -> Re
         }
         _ => answer,
     }
+}
+
+/// What gRPC calls the encodings of an answer and of a request.
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+const ENCODING: &str = "grpc-encoding";
+
+/// Whether answers are better not compressed: the caller names `identity` first and sends no
+/// compressed messages itself. So do Python's and Node's clients unless they are told otherwise, and
+/// on a near network compression takes longer than all the rest of a call.
+fn likes_plain(headers: &HeaderMap<HeaderValue>) -> bool {
+    let plain = |value: &HeaderValue| value.as_bytes().starts_with(b"identity");
+    headers.get(ENCODING).is_none_or(plain) && headers.get(ACCEPT_ENCODING).is_some_and(plain)
 }
 
 /// The time that the caller gives the call: up to 8 digits and a unit, as gRPC over HTTP/2 has it
@@ -133,5 +148,22 @@ mod tests {
         for nonsense in ["", "S", "1", "1x", "-1S", "123456789S", "+1S"] {
             assert_eq!(read(nonsense), None, "{nonsense:?}");
         }
+    }
+
+    #[test]
+    fn answers_are_plain_for_who_names_that_first_and_sends_so() {
+        let plain = |accepts: &str, sends: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, accepts.parse().unwrap());
+            if let Some(sends) = sends {
+                headers.insert(ENCODING, sends.parse().unwrap());
+            }
+            likes_plain(&headers)
+        };
+        assert!(plain("identity, deflate, gzip", None));
+        assert!(plain("identity,gzip", Some("identity")));
+        assert!(!plain("identity, deflate, gzip", Some("gzip")));
+        assert!(!plain("gzip,identity", None));
+        assert!(!likes_plain(&HeaderMap::new()), "there is nothing to take away");
     }
 }

@@ -128,7 +128,7 @@ pub(super) fn packed(packed: Option<&v1::Packed>) -> engine::Packed<'_> {
 
 pub(super) fn to_component(info: engine::ComponentInfo) -> v1::Component {
     v1::Component {
-        name: info.name.to_string(),
+        name: (*info.name).to_owned(),
         metric_count: info.metrics,
         series_count: info.series,
         first_time: Some(to_timestamp(info.first_time)),
@@ -138,11 +138,11 @@ pub(super) fn to_component(info: engine::ComponentInfo) -> v1::Component {
 
 pub(super) fn to_metric(info: engine::MetricInfo) -> v1::MetricInfo {
     v1::MetricInfo {
-        component: info.metric.component.to_string(),
-        name: info.metric.name.to_string(),
+        component: (*info.metric.component).to_owned(),
+        name: (*info.metric.name).to_owned(),
         kind: to_kind(info.metric.kind).into(),
-        unit: info.metric.unit.to_string(),
-        description: info.metric.description.to_string(),
+        unit: (*info.metric.unit).to_owned(),
+        description: (*info.metric.description).to_owned(),
         series_count: info.series,
         label_keys: info.label_keys,
         first_time: Some(to_timestamp(info.first_time)),
@@ -153,10 +153,10 @@ pub(super) fn to_metric(info: engine::MetricInfo) -> v1::MetricInfo {
 pub(super) fn to_current(info: &engine::CurrentInfo) -> v1::CurrentSeries {
     let metric = &info.series.metric;
     v1::CurrentSeries {
-        component: metric.component.to_string(),
-        name: metric.name.to_string(),
+        component: (*metric.component).to_owned(),
+        name: (*metric.name).to_owned(),
         kind: to_kind(metric.kind).into(),
-        unit: metric.unit.to_string(),
+        unit: (*metric.unit).to_owned(),
         labels: to_labels(&info.series.labels),
         value: Some(match metric.kind {
             Kind::Counter => v1::current_series::Value::Total(info.value),
@@ -169,10 +169,10 @@ pub(super) fn to_current(info: &engine::CurrentInfo) -> v1::CurrentSeries {
 pub(super) fn to_points(points: &engine::Points, quantiles: &[f64]) -> v1::SeriesPoints {
     let metric = &points.series.metric;
     let mut series = v1::SeriesPoints {
-        component: metric.component.to_string(),
-        name: metric.name.to_string(),
+        component: (*metric.component).to_owned(),
+        name: (*metric.name).to_owned(),
         kind: to_kind(metric.kind).into(),
-        unit: metric.unit.to_string(),
+        unit: (*metric.unit).to_owned(),
         labels: to_labels(&points.series.labels),
         ..v1::SeriesPoints::default()
     };

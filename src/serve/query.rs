@@ -112,7 +112,13 @@ impl v1::query_service_server::QueryService for Service {
         let extract = extract(request)?;
         let extraction = self.engine.extract(extract).await?;
         let (answers, stream) = mpsc::channel(MESSAGES_AHEAD);
-        self.tasks.spawn(send(extraction, answers, self.stop.clone()));
+        let mut sending = Box::pin(send(extraction, answers, self.stop.clone()));
+        // A short answer is ready at once, and needs no task.
+        tokio::select! {
+            biased;
+            () = &mut sending => {}
+            () = std::future::ready(()) => drop(self.tasks.spawn(sending)),
+        }
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -174,9 +180,13 @@ async fn send_parts(
 ) -> Result<(), Error> {
     let mut message = v1::ExtractResponse::default();
     let mut bytes = 0;
+    let mut parts = 0;
     while let Some(part) = extraction.next().await? {
         // A storage in memory never waits: let others run, and a stop or a lost client be seen.
-        tokio::task::yield_now().await;
+        if parts > 0 {
+            tokio::task::yield_now().await;
+        }
+        parts += 1;
         for points in &part {
             let series = to_points(points, extraction.quantiles());
             let length = series.encoded_len();

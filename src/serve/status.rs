@@ -23,6 +23,7 @@ impl From<Error> for Status {
                 with(Code::ResourceExhausted, text, "PENDING_FULL", Some(RETRY_AFTER))
             }
             Error::Deadline => with(Code::DeadlineExceeded, text, "DEADLINE", None),
+            Error::Changed => with(Code::Aborted, text, "CHANGED", Some(RETRY_AFTER)),
             Error::Stopping => with(Code::Unavailable, text, "STOPPING", Some(RETRY_AFTER)),
             Error::Unavailable(cause) => {
                 tracing::warn!(cause, "a call failed because the storage does not work");

@@ -130,18 +130,27 @@ impl Catalogue {
         listed.collect()
     }
 
-    pub(super) fn select(&self, selector: &Selector) -> Vec<Selected> {
+    /// The series that the selector means, by component and then by age: at most so many, after that
+    /// component and place in it.
+    pub(super) fn select(
+        &self,
+        selector: &Selector,
+        after: Option<(&str, u32)>,
+        limit: usize,
+    ) -> Vec<Selected> {
         let inner = self.inner.read();
-        let mut found = Vec::new();
-        let mut add = |entry: &Entry| {
-            let fits = |selected: &&Selected| selector.matches(&selected.series);
-            found.extend(entry.series.iter().filter(fits).cloned());
-        };
-        match &selector.component {
-            Some(name) => inner.components.get(name.as_str()).into_iter().for_each(&mut add),
-            None => inner.components.values().for_each(&mut add),
+        let only = selector.component.as_deref();
+        let from = after.map(|(name, _)| name).max(only).map_or(Bound::Unbounded, Bound::Included);
+        let to = only.map_or(Bound::Unbounded, Bound::Included);
+        if after.map(|(name, _)| name) > only && only.is_some() {
+            return Vec::new();
         }
-        found
+        let entries = inner.components.range::<str, _>((from, to));
+        let series = entries.flat_map(|(name, entry)| {
+            let seen = after.filter(|(after, _)| *after == &**name);
+            entry.series.iter().skip(seen.map_or(0, |(_, ordinal)| ordinal as usize + 1))
+        });
+        series.filter(|selected| selector.matches(&selected.series)).take(limit).cloned().collect()
     }
 
     pub(super) fn series_count(&self) -> usize {

@@ -122,23 +122,20 @@ impl Frozen {
         (self.emptied.into_inner(), room)
     }
 
-    pub(super) fn copy(&self, copy: &mut Copying<'_, impl Fn(SeriesId, Timestamp) -> bool>) {
+    /// Copies the wanted folds of those series, which are in order.
+    pub(super) fn copy(&self, wanted: &[SeriesId], copy: &mut Copying<'_>) {
         match &*self.folds.read() {
             Order::Arrival(counters, rollings) => {
                 for log in counters {
-                    log.copy(copy);
+                    log.copy(wanted, copy);
                 }
                 for log in rollings {
-                    log.copy(copy);
+                    log.copy(wanted, copy);
                 }
             }
             Order::Sorted(folds) => {
-                for row in &folds.counters {
-                    copy.row(row.series, row.start, &row.fold);
-                }
-                for row in &folds.rollings {
-                    copy.row(row.series, row.start, &row.fold);
-                }
+                copy.sorted(&folds.counters, wanted);
+                copy.sorted(&folds.rollings, wanted);
             }
         }
     }

@@ -7,7 +7,7 @@
 
 use super::PendingFold;
 use hashbrown::HashMap;
-use model::{Fold, Merge, Row, SeriesId, Timestamp, Width};
+use model::{Fold, Merge, Range, Row, SeriesId, Timestamp, Width};
 
 /// The row that a series opened last, if it was in the generation that is filling.
 #[derive(Clone, Copy, Debug)]
@@ -138,16 +138,12 @@ impl<F: Merge> Log<F> {
         heads
     }
 
-    /// Copies those rows that are wanted, series by series.
-    pub(super) fn copy(
-        &self,
-        head: impl Fn(u32) -> (SeriesId, OpenRow),
-        copy: &mut Copying<'_, impl Fn(SeriesId, Timestamp) -> bool>,
-    ) where
+    /// Copies the wanted rows of a series, whose last row is `open`.
+    pub(super) fn copy(&self, series: SeriesId, open: OpenRow, copy: &mut Copying<'_>)
+    where
         F: Into<Fold>,
     {
-        for slot in &self.slots {
-            let (series, open) = head(*slot);
+        if open.generation == copy.seq {
             copy.chain(&self.rows, series, open.row);
         }
     }
@@ -177,12 +173,15 @@ impl<F: Merge> Chains<F> {
         self.rows.len()
     }
 
-    pub(super) fn copy(&self, copy: &mut Copying<'_, impl Fn(SeriesId, Timestamp) -> bool>)
+    /// Copies the wanted rows of those series, which are in order.
+    pub(super) fn copy(&self, wanted: &[SeriesId], copy: &mut Copying<'_>)
     where
         F: Into<Fold>,
     {
         for (series, head) in &self.heads {
-            copy.chain(&self.rows, *series, *head);
+            if wanted.binary_search(series).is_ok() {
+                copy.chain(&self.rows, *series, *head);
+            }
         }
     }
 }
@@ -227,15 +226,15 @@ fn follow<F>(rows: &[Linked<F>], head: u32, chain: &mut Vec<u32>) {
 }
 
 /// Copies of pending folds, as a query collects them.
-pub(super) struct Copying<'a, W> {
+pub(super) struct Copying<'a> {
     /// The generation of what is copied.
     pub(super) seq: u64,
-    /// Whether a fold of this series and start is wanted.
-    pub(super) fits: W,
+    /// Where buckets must start.
+    pub(super) range: Range,
     pub(super) found: &'a mut Vec<PendingFold>,
 }
 
-impl<W: Fn(SeriesId, Timestamp) -> bool> Copying<'_, W> {
+impl Copying<'_> {
     fn chain<F: Clone + Into<Fold>>(&mut self, rows: &[Linked<F>], series: SeriesId, head: u32) {
         let first = self.found.len();
         let mut next = head;
@@ -246,13 +245,18 @@ impl<W: Fn(SeriesId, Timestamp) -> bool> Copying<'_, W> {
         self.found[first..].reverse();
     }
 
-    pub(super) fn row<F: Clone + Into<Fold>>(
-        &mut self,
-        series: SeriesId,
-        start: Timestamp,
-        fold: &F,
-    ) {
-        if (self.fits)(series, start) {
+    /// Copies the wanted rows of those series, which are in order, as `rows` are.
+    pub(super) fn sorted<F: Clone + Into<Fold>>(&mut self, rows: &[Row<F>], wanted: &[SeriesId]) {
+        for series in wanted {
+            let first = rows.partition_point(|row| row.series < *series);
+            for row in rows[first..].iter().take_while(|row| row.series == *series) {
+                self.row(row.series, row.start, &row.fold);
+            }
+        }
+    }
+
+    fn row<F: Clone + Into<Fold>>(&mut self, series: SeriesId, start: Timestamp, fold: &F) {
+        if self.range.contains(start) {
             let row = Row { series, start, fold: fold.clone().into() };
             self.found.push(PendingFold { seq: self.seq, row });
         }

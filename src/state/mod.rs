@@ -22,7 +22,6 @@ use model::{
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use shard::Shard;
-use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -177,7 +176,10 @@ impl State {
 
     /// The widest buckets that are pending.
     pub fn pending_width(&self) -> Width {
-        let cut = self.cut.read();
+        self.widest(&self.cut.read())
+    }
+
+    fn widest(&self, cut: &Cut) -> Width {
         let filling = self.widths[cut.width];
         cut.frozen.as_ref().map_or(filling, |frozen| frozen.width().max(filling))
     }
@@ -221,20 +223,22 @@ impl State {
     }
 
     /// Copies the pending folds of these series whose buckets start in the range, those of the
-    /// frozen generation first. Read the storage's flush_seq *after* this, and drop the copies up
-    /// to it: then each fold is seen exactly once, also while it is being committed.
-    pub fn pending(&self, wanted: &HashSet<SeriesId>, range: Range) -> Vec<PendingFold> {
+    /// frozen generation first, and says how wide the widest buckets are. Read the storage's
+    /// flush_seq *after* this, and drop the copies up to it: then each fold is seen exactly once,
+    /// also while it is being committed.
+    pub fn pending(&self, wanted: &[Selected], range: Range) -> (Vec<PendingFold>, Width) {
         let cut = self.cut.read();
         let mut found = Vec::new();
-        let fits = |series, start| wanted.contains(&series) && range.contains(start);
         if let Some(frozen) = &cut.frozen {
-            frozen.copy(&mut Copying { seq: frozen.seq(), fits, found: &mut found });
+            let mut ids: Vec<SeriesId> = wanted.iter().map(|wanted| wanted.series.id).collect();
+            ids.sort_unstable();
+            frozen.copy(&ids, &mut Copying { seq: frozen.seq(), range, found: &mut found });
         }
-        for shard in &self.shards {
-            let mut copy = Copying { seq: cut.generation, fits, found: &mut found };
-            shard.lock().copy_pending(&mut copy);
+        let mut copy = Copying { seq: cut.generation, range, found: &mut found };
+        for Selected { place, .. } in wanted {
+            self.shards[place.shard as usize].lock().copy_pending(place.slot, &mut copy);
         }
-        found
+        (found, self.widest(&cut))
     }
 
     /// Bytes of the folds that wait to be committed.
@@ -263,7 +267,17 @@ impl State {
 
     /// The series that the selector means, by component and then by age.
     pub fn select(&self, selector: &Selector) -> Vec<Selected> {
-        self.catalogue.select(selector)
+        self.catalogue.select(selector, None, usize::MAX)
+    }
+
+    /// Some of them: at most so many, after that component and place in it.
+    pub fn select_after(
+        &self,
+        selector: &Selector,
+        after: Option<(&str, u32)>,
+        limit: usize,
+    ) -> Vec<Selected> {
+        self.catalogue.select(selector, after, limit)
     }
 
     /// The current record of a series.

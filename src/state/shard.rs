@@ -8,7 +8,7 @@ use super::frozen::Part;
 use super::log::{Chains, Copying, Log, OpenRow};
 use super::shard_of;
 use hashbrown::{DefaultHashBuilder, HashTable};
-use model::{Counter, Current, Kind, Rolling, Series, SeriesId, SeriesKey, Timestamp, Width};
+use model::{Counter, Current, Kind, Rolling, Series, SeriesId, SeriesKey, Width};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -113,13 +113,13 @@ impl Shard {
         self.rollings.reuse(rollings);
     }
 
-    pub(super) fn copy_pending(
-        &self,
-        copy: &mut Copying<'_, impl Fn(SeriesId, Timestamp) -> bool>,
-    ) {
-        let head = |slot: u32| self.slots[slot as usize].head();
-        self.counters.copy(head, copy);
-        self.rollings.copy(head, copy);
+    /// Copies what is pending of a series.
+    pub(super) fn copy_pending(&self, slot: u32, copy: &mut Copying<'_>) {
+        let slot = &self.slots[slot as usize];
+        match slot.kind {
+            Kind::Counter => self.counters.copy(slot.series.id, slot.open, copy),
+            Kind::Rolling => self.rollings.copy(slot.series.id, slot.open, copy),
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -158,10 +158,9 @@ proptest! {
                     }
                 }
             }
-            let all: HashSet<SeriesId> =
-                state.select(&Selector::default()).iter().map(|s| s.series.id).collect();
+            let all = state.select(&Selector::default());
             let mut seen = stored.clone();
-            for copy in state.pending(&all, ALWAYS) {
+            for copy in state.pending(&all, ALWAYS).0 {
                 merge_into(&mut seen, copy.row);
             }
             let names: BTreeMap<SeriesId, String> = state
@@ -326,10 +325,9 @@ fn a_full_state_coarsens_what_waits_and_loses_nothing() {
         assert!(state.pending_bytes() < 110_000, "a request above the budget at most");
     }
     assert_eq!((in_flight.width(), in_flight.rows()), (WIDTH, 120), "in flight, so it stays");
-    let all: HashSet<SeriesId> =
-        state.select(&Selector::default()).iter().map(|s| s.series.id).collect();
+    let all = state.select(&Selector::default());
     let (mut increase, mut observed) = (0.0, 0);
-    for copy in state.pending(&all, ALWAYS) {
+    for copy in state.pending(&all, ALWAYS).0 {
         match copy.row.fold {
             Fold::Counter(fold) => increase += fold.sum,
             Fold::Rolling(fold) => observed += fold.count(),

@@ -79,6 +79,28 @@ pub(super) async fn commit(storage: &dyn Storage, flush: Arc<Flush>) {
     assert!(matches!(outcome, Commit::Committed), "{outcome:?}");
 }
 
+/// A scan of these series, for which there is time enough.
+pub(super) fn scan(series: &BTreeSet<SeriesId>, range: Range, step: Width) -> Scan {
+    let none = (SeriesId::new(1, 0), SeriesId::new(1, 0));
+    let bounds = series.first().copied().zip(series.last().copied()).unwrap_or(none);
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let series = series.iter().copied().collect();
+    Scan { series, range, bounds, step, parts: Parts::All, deadline }
+}
+
+/// The widest buckets that are stored of these series in a range.
+pub(super) async fn widest(
+    storage: &dyn Storage,
+    series: &BTreeSet<SeriesId>,
+    range: Range,
+) -> Option<Width> {
+    match storage.scan(scan(series, range, Width::from_ms(1).unwrap())).await {
+        Err(Error::Coarser(width)) => Some(width),
+        Ok(scanned) => scanned.tier,
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// Reads all of these series in a range, merged to the step.
 pub(super) async fn read(
     storage: &dyn Storage,
@@ -86,10 +108,7 @@ pub(super) async fn read(
     range: Range,
     step: Width,
 ) -> BTreeMap<(SeriesId, i64), Fold> {
-    let deadline = Instant::now() + Duration::from_mins(1);
-    let scan =
-        Scan { series: series.iter().copied().collect(), range, step, parts: Parts::All, deadline };
-    let scanned = storage.scan(scan).await.unwrap();
+    let scanned = storage.scan(scan(series, range, step)).await.unwrap();
     let mut folds = BTreeMap::new();
     for (id, steps) in scanned.steps.into_series() {
         for (time, fold) in steps {
@@ -174,24 +193,16 @@ pub(super) async fn a_range_holds_the_folds_that_start_in_it(fixture: &mut dyn F
     let expected = [(0, 5.0), (10, 10.0), (20, 5.0)];
     let expected = expected.map(|(secs, sum)| ((counter.id, secs), grew(sum)));
     assert_eq!(by_ten, BTreeMap::from(expected));
-    assert_eq!(storage.extent(range, (counter.id, counter.id)).await.unwrap().widest, Some(WIDTH));
-    let nothing =
-        storage.extent(Range::new(at(30), at(40)), (counter.id, counter.id)).await.unwrap();
-    assert_eq!(nothing.widest, None);
+    assert_eq!(widest(storage, &ids, range).await, Some(WIDTH));
+    assert_eq!(widest(storage, &ids, Range::new(at(30), at(40))).await, None);
 }
 
 pub(super) async fn a_passed_deadline_ends_a_scan(fixture: &mut dyn Fixture) {
     let counter = series(1, 0);
     let storage = fixture.storage();
     commit(storage, flush(1, std::slice::from_ref(&counter), &[(counter.id, 5, grew(1.0))])).await;
-    let scan = Scan {
-        series: Arc::new([counter.id]),
-        range: ALWAYS,
-        step: WIDTH,
-        parts: Parts::All,
-        deadline: Instant::now(),
-    };
-    let outcome = storage.scan(scan).await;
+    let scan = scan(&BTreeSet::from([counter.id]), ALWAYS, WIDTH);
+    let outcome = storage.scan(Scan { deadline: Instant::now(), ..scan }).await;
     assert!(matches!(outcome, Err(Error::Deadline)), "{outcome:?}");
 }
 

@@ -4,7 +4,7 @@
 //! and every answer that touches their time says so.
 
 use super::block::{self, Block};
-use super::{Commit, Durability, Error, Extent, Flush, Gap, Incarnation, Missing, More, Policy};
+use super::{Commit, Durability, Error, Flush, Gap, Incarnation, Missing, More, Policy};
 use super::{Recovered, Scan, Scanned, Status, Steps, Storage};
 use async_trait::async_trait;
 use model::{Current, Range, Series, SeriesId, Timestamp};
@@ -81,37 +81,35 @@ impl Storage for Memory {
         Ok(self.inner.lock().flush_seq)
     }
 
-    async fn extent(&self, range: Range, series: (SeriesId, SeriesId)) -> Result<Extent, Error> {
-        let inner = self.inner.lock();
-        let overlaps = |block: &&Arc<Block>| {
-            let of_others =
-                block.bounds.last_series < series.0 || series.1 < block.bounds.first_series;
-            overlaps(block, range) && !of_others
-        };
-        let widest = inner.blocks.iter().filter(overlaps).map(|block| block.bounds.width).max();
-        let dropped = inner.dropped.and_then(|dropped| dropped.intersection(&range));
-        let gaps = dropped.map(|range| Gap { range, missing: Missing::Budget });
-        Ok(Extent { widest, gaps: gaps.into_iter().collect() })
-    }
-
     async fn scan(&self, scan: Scan) -> Result<Scanned, Error> {
-        let mut steps = Steps::new(scan.series, scan.step, scan.parts);
-        let (flush_seq, blocks) = {
+        let mut steps = Steps::new(scan.series.clone(), scan.step, scan.parts);
+        let (flush_seq, blocks, dropped) = {
             let inner = self.inner.lock();
-            let wanted = |block: &&Arc<Block>| {
+            let within = |block: &&Arc<Block>| {
+                let bounds = &block.bounds;
                 overlaps(block, scan.range)
-                    && steps.touches(block.bounds.first_series, block.bounds.last_series)
+                    && bounds.first_series <= scan.bounds.1
+                    && scan.bounds.0 <= bounds.last_series
             };
-            (inner.flush_seq, inner.blocks.iter().filter(wanted).cloned().collect::<Vec<_>>())
+            let blocks: Vec<Arc<Block>> = inner.blocks.iter().filter(within).cloned().collect();
+            (inner.flush_seq, blocks, inner.dropped)
         };
-        for block in blocks {
+        let tier = blocks.iter().map(|block| block.bounds.width).max();
+        scan.check_step(tier)?;
+        let wanted = |block: &&Arc<Block>| {
+            steps.touches(block.bounds.first_series, block.bounds.last_series)
+        };
+        let wanted: Vec<&Arc<Block>> = blocks.iter().filter(wanted).collect();
+        for block in wanted {
             if Instant::now() >= scan.deadline {
                 return Err(Error::Deadline);
             }
             let rows = block::decode(&block.data);
             steps.add_rows(rows.expect("the blocks in memory were encoded here"), scan.range);
         }
-        Ok(Scanned { flush_seq, steps, damaged: Vec::new() })
+        let dropped = dropped.and_then(|dropped| dropped.intersection(&scan.range));
+        let gaps = dropped.map(|range| Gap { range, missing: Missing::Budget });
+        Ok(Scanned { flush_seq, steps, tier, gaps: gaps.into_iter().collect() })
     }
 
     async fn maintain(&self, _now: Timestamp, _policy: &Arc<Policy>) -> Result<More, Error> {

@@ -32,10 +32,11 @@ async fn the_oldest_data_goes_first_and_answers_say_so() {
         assert!(storage.status().await.unwrap().file_bytes <= 2000);
     }
     let all = Range::new(at(0), at(1000));
-    let extent = storage.extent(all, (counter.id, counter.id)).await.unwrap();
+    let scan = conformance::scan(&[counter.id].into(), all, conformance::WIDTH);
+    let scanned = storage.scan(scan).await.unwrap();
     let kept = storage.status().await.unwrap().oldest.unwrap();
     assert!(at(0) < kept && kept < at(99));
-    assert_eq!(extent.gaps, [Gap { range: Range::new(at(0), kept), missing: Missing::Budget }]);
+    assert_eq!(scanned.gaps, [Gap { range: Range::new(at(0), kept), missing: Missing::Budget }]);
     let current = storage.recover().await.unwrap().series[0].1;
     assert_eq!(current.value, 99.0, "the total outlives its history");
 }

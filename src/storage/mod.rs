@@ -100,15 +100,6 @@ pub struct Recovered {
     pub series: Vec<(Series, Current)>,
 }
 
-/// What is known of a range before it is read.
-#[derive(Clone, Debug, Default)]
-pub struct Extent {
-    /// The widest buckets that the range holds, if it holds any.
-    pub widest: Option<Width>,
-    /// Where data is missing, in the order of time.
-    pub gaps: Vec<Gap>,
-}
-
 /// A stretch of time whose data is missing, wholly or in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -147,12 +138,25 @@ pub struct Scan {
     pub series: Arc<[SeriesId]>,
     /// Folds whose buckets start in this range.
     pub range: Range,
-    /// The width to merge to: a multiple of [`Extent::widest`] of the range.
+    /// The lowest and the highest series of the whole answer, of which this may be a part: its step
+    /// is for all of them.
+    pub bounds: (SeriesId, SeriesId),
+    /// The width to merge to.
     pub step: Width,
     /// What of the folds is wanted.
     pub parts: Parts,
     /// When to give up.
     pub deadline: Instant,
+}
+
+impl Scan {
+    /// Checks that the steps can be made of buckets as wide as the widest.
+    fn check_step(&self, widest: Option<Width>) -> Result<(), Error> {
+        match widest {
+            Some(widest) if !self.step.is_multiple_of(widest) => Err(Error::Coarser(widest)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What was read.
@@ -162,8 +166,10 @@ pub struct Scanned {
     pub flush_seq: u64,
     /// Their folds, merged to the step.
     pub steps: Steps,
-    /// What is missing of the series that were read.
-    pub damaged: Vec<Gap>,
+    /// The widest stored buckets within the range and the bounds, if there are any.
+    pub tier: Option<Width>,
+    /// Where data is missing, in the order of time.
+    pub gaps: Vec<Gap>,
 }
 
 /// How the storage is.
@@ -194,6 +200,9 @@ pub enum Error {
     /// The storage does not work now. Trying again may help.
     #[error("{0}")]
     Unavailable(String),
+    /// Buckets of this width are stored, which steps of the width asked for cannot be made of.
+    #[error("the stored buckets are {} ms wide", .0.as_ms())]
+    Coarser(Width),
     /// The time was up.
     #[error("the deadline passed while reading; ask for a shorter range or fewer series")]
     Deadline,
@@ -242,12 +251,9 @@ pub trait Storage: Send + Sync + 'static {
     /// The last committed flush, read back from the disk through new connections.
     async fn committed(&self) -> Result<u64, Error>;
 
-    /// What is known of a range before it is read.
-    /// `series` are the lowest and the highest that will be.
-    async fn extent(&self, range: Range, series: (SeriesId, SeriesId)) -> Result<Extent, Error>;
-
     /// Reads from one snapshot, which is let go before this returns. Dropping the future ends the
-    /// read.
+    /// read. Nothing is read when the step is not made of the buckets that there are: that is
+    /// [`Error::Coarser`].
     async fn scan(&self, scan: Scan) -> Result<Scanned, Error>;
 
     /// Housekeeping: a part of what there is to do. Dropping the future leaves nothing half done.

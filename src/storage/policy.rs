@@ -13,8 +13,7 @@ pub const DAY: Width = Width::from_secs(86_400);
 
 /// The day that holds this moment.
 pub fn day_of(time: Timestamp) -> Range {
-    let start = DAY.truncate(time);
-    Range::new(start, Timestamp::from_ms(start.as_ms().saturating_add(DAY.as_ms())))
+    DAY.bucket(time)
 }
 
 /// Retention, as it is to be applied now.
@@ -78,10 +77,8 @@ impl Policy {
         let tiers = retention.tiers();
         // Where buckets are wider than a day, the days of the widest one are treated together: else
         // it would be dropped when its first day is over.
-        let ends = tiers.iter().map(|tier| tier.width).max().map(|widest| {
-            let start = widest.truncate(day.start).as_ms();
-            Timestamp::from_ms(start.saturating_add(widest.as_ms()))
-        });
+        let ends =
+            tiers.iter().map(|tier| tier.width).max().map(|widest| widest.bucket(day.start).end);
         let end = ends.map_or(day.end, |end| end.max(day.end));
         let age = self.now.since(end);
         let filling = end > self.now;

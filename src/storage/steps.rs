@@ -4,7 +4,7 @@
 
 use super::Parts;
 use super::block::Rows;
-use model::{Fold, Merge, Range, SeriesId, Timestamp, Width};
+use model::{Counter, Fold, Merge, Range, Rolling, Row, SeriesId, Timestamp, Width};
 use std::sync::Arc;
 
 /// Per series, the folds of its steps in the order of time.
@@ -60,12 +60,37 @@ impl Steps {
 
     /// Adds those rows of a block that start in the range.
     pub fn add_rows(&mut self, rows: Rows, range: Range) {
-        let Ok(()) = rows.try_for_each(|series, start, fold| {
-            if range.contains(start) {
-                self.add(series, start, fold);
+        match (rows, self.parts) {
+            (Rows::Counter(rows), _) => self.add_merged(rows, range, Counter::merge),
+            (Rows::Rolling(rows), Parts::All) => self.add_merged(rows, range, Rolling::merge),
+            (Rows::Rolling(rows), Parts::NoSketches) => {
+                self.add_merged(rows, range, Rolling::merge_without_sketch);
             }
-            Ok::<(), std::convert::Infallible>(())
-        });
+        }
+    }
+
+    /// Adds rows, of which those of one step stand together for the most part: they are merged first.
+    fn add_merged<F: Into<Fold>>(
+        &mut self,
+        rows: Vec<Row<F>>,
+        range: Range,
+        merge: impl Fn(&mut F, &F),
+    ) {
+        let mut rows = rows.into_iter().filter(|row| range.contains(row.start));
+        let Some(mut merged) = rows.next() else { return };
+        let mut step = self.width.bucket(merged.start);
+        for row in rows {
+            if row.series == merged.series && step.contains(row.start) {
+                merge(&mut merged.fold, &row.fold);
+                continue;
+            }
+            let Row { series, fold, .. } = std::mem::replace(&mut merged, row);
+            self.add(series, step.start, fold.into());
+            if !step.contains(merged.start) {
+                step = self.width.bucket(merged.start);
+            }
+        }
+        self.add(merged.series, step.start, merged.fold.into());
     }
 
     /// The series with their steps, in the order of the scan.

@@ -104,6 +104,12 @@ impl Width {
         if ms >= 1 && ms <= Self::MAX.0 { Ok(Self(ms)) } else { Err(WidthError) }
     }
 
+    /// The bucket that holds this moment.
+    pub fn bucket(self, time: Timestamp) -> Range {
+        let start = self.truncate(time);
+        Range::new(start, Timestamp::from_ms(start.as_ms().saturating_add(self.0)))
+    }
+
     /// From whole seconds, for constants. Panics outside the bounds.
     pub const fn from_secs(secs: i64) -> Self {
         match Self::from_ms(secs * 1000) {

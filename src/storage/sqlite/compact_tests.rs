@@ -3,9 +3,9 @@
 use super::plan::Limits;
 use super::tests::{File, fixture};
 use super::*;
-use crate::storage::conformance::{Fixture, at, commit, flush, grew, read, seen, series};
+use crate::storage::conformance::{Fixture, at, commit, flush, grew, read, seen, series, widest};
 use crate::storage::policy;
-use model::{Current, Fold, Kind, Merge as _, Retention, SeriesId, Width};
+use model::{Current, Fold, Kind, Merge as _, Range, Retention, SeriesId, Width};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -108,9 +108,7 @@ async fn run(history: Vec<Step>) {
             }
             Step::Read(from, count, buckets) => {
                 let always = Range::new(at(0), at(BEGIN + 400 * DAY));
-                let bounds = (all[0].id, all[5].id);
-                let widest = file.storage().extent(always, bounds).await.unwrap().widest;
-                let Some(widest) = widest else { continue };
+                let Some(widest) = widest(file.storage(), &ids, always).await else { continue };
                 let step = Width::from_ms(widest.as_ms() * buckets).unwrap();
                 let secs = step.as_ms() / 1000;
                 let begin = step.truncate(at(BEGIN)).as_ms() / 1000 + from * secs;

@@ -15,13 +15,13 @@ mod scan;
 mod schema;
 
 use super::policy::Policy;
-use super::{Commit, Durability, Error, Extent, Flush, Gap, Missing, More, Recovered};
+use super::{Commit, Durability, Error, Flush, More, Recovered};
 use super::{Scan, Scanned, Status, Storage, block};
 use async_trait::async_trait;
 use catalogue::Known;
 use compact::STEP_BYTES;
 use connect::Pools;
-use model::{Range, SeriesId, Timestamp};
+use model::Timestamp;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::path::PathBuf;
@@ -181,14 +181,6 @@ impl Storage for Sqlite {
         self.pools.write(read).await
     }
 
-    async fn extent(&self, range: Range, series: (SeriesId, SeriesId)) -> Result<Extent, Error> {
-        let read = move |connection: &mut Connection| {
-            let widest = scan::extent(connection, range, series).map_err(connect::error)?;
-            Ok(Extent { widest, gaps: gaps(connection, range).map_err(connect::error)? })
-        };
-        self.pools.read(read).await
-    }
-
     async fn scan(&self, scan: Scan) -> Result<Scanned, Error> {
         loop {
             let (deadline, scan) = (scan.deadline, scan.clone());
@@ -269,23 +261,6 @@ impl Storage for Sqlite {
         drop(self.lock.lock().take());
         Ok(())
     }
-}
-
-/// When the service was not there.
-fn gaps(connection: &Connection, range: Range) -> rusqlite::Result<Vec<Gap>> {
-    let bounds = [range.start.as_ms(), range.end.as_ms()];
-    let mut events = connection.prepare_cached(
-        "SELECT since_ms, time_ms, clean FROM (
-             SELECT * FROM event WHERE time_ms > ?1 AND since_ms < ?2 ORDER BY id DESC LIMIT 100
-         ) ORDER BY since_ms",
-    )?;
-    let gaps = events.query_map(bounds, |row| {
-        let (since, time) = (Timestamp::from_ms(row.get(0)?), Timestamp::from_ms(row.get(1)?));
-        let missing = if row.get(2)? { Missing::Down } else { Missing::Crashed };
-        let range = Range::new(since.max(range.start), time.min(range.end));
-        Ok(Gap { range, missing })
-    })?;
-    gaps.collect()
 }
 
 #[cfg(test)]

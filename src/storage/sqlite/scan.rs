@@ -4,11 +4,11 @@
 //! order in which they were committed, since that decides `last`.
 
 use super::super::block::{BlockError, View};
-use super::super::{Error, Scan, Scanned, Steps};
+use super::super::{Error, Gap, Missing, Scan, Scanned, Steps};
 use super::connect::error;
 use super::quarantine;
 use super::schema::Meta;
-use model::{Range, SeriesId, Width};
+use model::{Range, SeriesId, Timestamp, Width};
 use rusqlite::Connection;
 use std::time::Instant;
 
@@ -24,6 +24,7 @@ struct Entry {
     id: i64,
     first: SeriesId,
     last: SeriesId,
+    width: Width,
     checksum: u32,
 }
 
@@ -31,8 +32,20 @@ struct Entry {
 pub(super) fn scan(connection: &mut Connection, scan: Scan) -> Result<Scanned, Error> {
     let snapshot = connection.transaction().map_err(error)?;
     let flush_seq = Meta::read(&snapshot)?.flush_seq;
+    let series = match *scan.series {
+        [] => scan.bounds,
+        [one] => (one, one),
+        [first, .., last] => (first, last),
+    };
+    let entries = directory(&snapshot, scan.range, series).map_err(error)?;
+    let tier = if scan.bounds == series {
+        entries.iter().map(|entry| entry.width).max()
+    } else {
+        widest(&snapshot, scan.range, scan.bounds).map_err(error)?
+    };
+    scan.check_step(tier)?;
     let mut steps = Steps::new(scan.series.clone(), scan.step, scan.parts);
-    for entry in directory(&snapshot, &scan).map_err(error)? {
+    for entry in entries {
         if !steps.touches(entry.first, entry.last) {
             continue;
         }
@@ -43,13 +56,10 @@ pub(super) fn scan(connection: &mut Connection, scan: Scan) -> Result<Scanned, E
         let read = load(&snapshot, entry.id, read)?;
         read.map_err(|error| quarantine::unreadable(entry.id, &error))?;
     }
-    let damaged = match (scan.series.first(), scan.series.last()) {
-        (Some(first), Some(last)) => {
-            quarantine::gaps(&snapshot, scan.range, (*first, *last)).map_err(error)?
-        }
-        _ => Vec::new(),
-    };
-    Ok(Scanned { flush_seq, steps, damaged })
+    let mut gaps = absences(&snapshot, scan.range).map_err(error)?;
+    gaps.extend(quarantine::gaps(&snapshot, scan.range, series).map_err(error)?);
+    gaps.sort_by_key(|gap| gap.range.start);
+    Ok(Scanned { flush_seq, steps, tier, gaps })
 }
 
 /// Adds those rows of a block that are wanted, decoding no more than it must.
@@ -70,31 +80,56 @@ fn read_block(
 }
 
 /// The widest buckets of these series in a range.
-pub(super) fn extent(
+fn widest(
     connection: &Connection,
     range: Range,
     series: (SeriesId, SeriesId),
 ) -> rusqlite::Result<Option<Width>> {
-    let select = format!("SELECT max(width_ms) {BLOCKS}");
-    let mut select = connection.prepare_cached(&select)?;
+    let mut select = connection.prepare_cached(&format!("SELECT max(width_ms) {BLOCKS}"))?;
     let widest: Option<i64> = select.query_row(bounds(range, series), |row| row.get(0))?;
     Ok(widest.and_then(|ms| Width::from_ms(ms).ok()))
 }
 
-fn directory(connection: &Connection, scan: &Scan) -> rusqlite::Result<Vec<Entry>> {
-    let (Some(first), Some(last)) = (scan.series.first(), scan.series.last()) else {
-        return Ok(Vec::new());
-    };
+fn directory(
+    connection: &Connection,
+    range: Range,
+    series: (SeriesId, SeriesId),
+) -> rusqlite::Result<Vec<Entry>> {
     let select = format!(
-        "SELECT directory.id, first_series, last_series, checksum {BLOCKS}
+        "SELECT directory.id, first_series, last_series, width_ms, checksum {BLOCKS}
          ORDER BY run.seq, run.id, directory.kind, last_series, directory.id"
     );
     let mut select = connection.prepare_cached(&select)?;
-    let entries = select.query_map(bounds(scan.range, (*first, *last)), |row| {
+    let entries = select.query_map(bounds(range, series), |row| {
         let series = |column| row.get::<_, i64>(column).map(|id| SeriesId::from_u64(id as u64));
-        Ok(Entry { id: row.get(0)?, first: series(1)?, last: series(2)?, checksum: row.get(3)? })
+        let width = Width::from_ms(row.get(3)?);
+        let width = width.map_err(|_| rusqlite::Error::IntegralValueOutOfRange(3, 0))?;
+        Ok(Entry {
+            id: row.get(0)?,
+            first: series(1)?,
+            last: series(2)?,
+            width,
+            checksum: row.get(4)?,
+        })
     })?;
     entries.collect()
+}
+
+/// When the service was not there.
+fn absences(connection: &Connection, range: Range) -> rusqlite::Result<Vec<Gap>> {
+    let bounds = [range.start.as_ms(), range.end.as_ms()];
+    let mut events = connection.prepare_cached(
+        "SELECT since_ms, time_ms, clean FROM (
+             SELECT * FROM event WHERE time_ms > ?1 AND since_ms < ?2 ORDER BY id DESC LIMIT 100
+         ) ORDER BY since_ms",
+    )?;
+    let gaps = events.query_map(bounds, |row| {
+        let (since, time) = (Timestamp::from_ms(row.get(0)?), Timestamp::from_ms(row.get(1)?));
+        let missing = if row.get(2)? { Missing::Down } else { Missing::Crashed };
+        let range = Range::new(since.max(range.start), time.min(range.end));
+        Ok(Gap { range, missing })
+    })?;
+    gaps.collect()
 }
 
 fn bounds(range: Range, series: (SeriesId, SeriesId)) -> [i64; 4] {

@@ -116,14 +116,15 @@ pub(super) struct Meta {
 
 impl Meta {
     pub(super) fn read(connection: &Connection) -> Result<Self, Error> {
-        let read =
-            connection.query_row("SELECT incarnation, flush_seq, active_ms FROM meta", [], |row| {
-                Ok(Self {
-                    incarnation: Incarnation(row.get(0)?),
-                    flush_seq: row.get::<_, i64>(1)? as u64,
-                    active: Timestamp::from_ms(row.get(2)?),
-                })
-            });
+        let select = "SELECT incarnation, flush_seq, active_ms FROM meta";
+        let mut select = connection.prepare_cached(select).map_err(error)?;
+        let read = select.query_row([], |row| {
+            Ok(Self {
+                incarnation: Incarnation(row.get(0)?),
+                flush_seq: row.get::<_, i64>(1)? as u64,
+                active: Timestamp::from_ms(row.get(2)?),
+            })
+        });
         read.map_err(error)
     }
 }

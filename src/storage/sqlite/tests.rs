@@ -1,8 +1,9 @@
 //! The conformance suite on SQLite, and what only a file can get wrong.
 
 use super::*;
-use crate::storage::Parts;
 use crate::storage::conformance::{self, Fixture, at, commit, flush, grew, read, series};
+use crate::storage::{Gap, Missing};
+use model::Range;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -152,10 +153,11 @@ async fn a_range_tells_when_the_service_was_away_and_whether_it_crashed() {
     // Dropped without a close: as after a SIGKILL.
     fixture.storage = None;
     fixture.storage = Some(open(fixture.directory.path(), 300).await.unwrap());
-    let id = series(1, 0).id;
-    let extent = fixture.storage().extent(Range::new(at(150), at(1000)), (id, id)).await.unwrap();
+    let range = Range::new(at(150), at(1000));
+    let scan = conformance::scan(&[series(1, 0).id].into(), range, conformance::WIDTH);
+    let scanned = fixture.storage().scan(scan).await.unwrap();
     let gap = |from, to, missing| Gap { range: Range::new(at(from), at(to)), missing };
-    assert_eq!(extent.gaps, [gap(150, 200, Missing::Down), gap(200, 300, Missing::Crashed)]);
+    assert_eq!(scanned.gaps, [gap(150, 200, Missing::Down), gap(200, 300, Missing::Crashed)]);
 }
 
 /// Two flushes of a counter, of which the first one's block is not what was written.
@@ -170,13 +172,7 @@ async fn damaged() -> (File, Arc<model::Series>) {
 }
 
 fn scan_of(counter: &model::Series) -> Scan {
-    Scan {
-        series: Arc::new([counter.id]),
-        range: Range::new(at(0), at(10)),
-        step: conformance::WIDTH,
-        parts: Parts::All,
-        deadline: Instant::now() + Duration::from_secs(10),
-    }
+    conformance::scan(&[counter.id].into(), Range::new(at(0), at(10)), conformance::WIDTH)
 }
 
 #[tokio::test]
@@ -186,7 +182,7 @@ async fn a_damaged_block_is_put_aside_alone_and_answers_say_what_is_missing() {
     for _ in 0..2 {
         let scanned = storage.scan(scan_of(&counter)).await.unwrap();
         let gap = Gap { range: Range::new(at(5), at(6)), missing: Missing::Damaged };
-        assert_eq!(scanned.damaged, [gap]);
+        assert_eq!(scanned.gaps, [gap]);
         let found: Vec<_> = scanned.steps.into_series().collect();
         assert_eq!(found, [(counter.id, vec![(at(7), grew(2.0))])], "the rest is served");
     }
@@ -210,7 +206,7 @@ async fn a_damaged_block_stops_neither_a_start_nor_a_merge() {
     let policy = Arc::new(Policy::new(model::Retention::default(), at(20)));
     while fixture.storage().maintain(at(20), &policy).await.unwrap() == More::Yes {}
     let scanned = fixture.storage().scan(scan_of(&counter)).await.unwrap();
-    assert_eq!(scanned.damaged.len(), 1);
+    assert_eq!(scanned.gaps.len(), 1);
     assert_eq!(fixture.storage().status().await.unwrap().quarantined, 1);
 }
 
