@@ -188,7 +188,10 @@ impl Targets for Dictionary {
     }
 
     fn found(&mut self, target: u32, place: Place) {
-        let kind = self.new_entry(target).kind;
+        let kind = match &self.entries[target as usize] {
+            Entry::Known { kind, .. } => *kind,
+            _ => self.new_entry(target).kind,
+        };
         self.put(target as usize, Entry::Known { place, kind });
     }
 }

@@ -155,7 +155,7 @@ impl Engine {
     }
 
     /// The series meant, or an error that says what there is instead.
-    fn find(&self, selector: &Selector) -> Result<Vec<Selected>, Error> {
+    pub(super) fn find(&self, selector: &Selector) -> Result<Vec<Selected>, Error> {
         let component = selector.component.as_deref().unwrap_or(GLOBAL);
         let one = Selector { component: Some(component.to_owned()), ..selector.clone() };
         let mut selected = self.state.select(&one);

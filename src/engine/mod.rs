@@ -4,22 +4,26 @@
 //! visible to every query at once, and is forgotten only when the storage has it.
 
 mod clock;
+mod delete;
 mod dictionary;
 mod extract;
 mod flush;
 mod ingest;
 mod maintain;
+mod preview;
 mod query;
 mod rejection;
 mod retention;
 mod round;
 
 pub use clock::Clock;
+pub use delete::{Delete, DeletedInfo};
 pub use dictionary::Declared;
 pub use extract::{Coverage, Extract, Extraction, Points};
 pub use flush::Flusher;
 pub use ingest::{GLOBAL, MAX_SAMPLES, Packed, Plain, Receipt, Source, Stream};
 pub use maintain::Maintainer;
+pub use preview::{Preview, Treatment};
 pub use query::{ComponentInfo, CurrentInfo, MetricInfo};
 pub use rejection::{MAX_MESSAGES, Reason, Rejection};
 pub use retention::{HOLD_IF_WRONG, Overrides, RetentionSetting};
@@ -234,7 +238,8 @@ impl Engine {
     ) -> Result<(Arc<Self>, Flusher, Maintainer), Error> {
         let recovered = storage.recover().await?;
         let widths = config.retention.widths();
-        let seed = Seed { flush_seq: recovered.flush_seq, series: recovered.series };
+        let storage::Recovered { flush_seq, series, counts, incarnation } = recovered;
+        let seed = Seed { flush_seq, series, counts };
         let state = Arc::new(State::new(
             seed,
             widths,
@@ -246,7 +251,7 @@ impl Engine {
             storage.clone(),
             clock.clone(),
             config.flush_interval,
-            recovered.flush_seq,
+            flush_seq,
         );
         let maintainer = Maintainer::new(state.clone(), storage.clone(), clock.clone(), &config);
         let max_age = config.retention.0.max_age();
@@ -256,7 +261,7 @@ impl Engine {
             state,
             storage,
             flush,
-            incarnation: recovered.incarnation,
+            incarnation,
             started: clock.now(),
             clock,
             config,

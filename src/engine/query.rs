@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::state::Selected;
-use model::{Kind, Metric, Selector, Series, Timestamp};
+use model::{Current, Kind, Metric, Selector, Series, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,10 +18,8 @@ pub struct ComponentInfo {
     pub metrics: u64,
     /// How many series they have.
     pub series: u64,
-    /// When its first sample was.
-    pub first_time: Timestamp,
-    /// When its last sample was.
-    pub last_time: Timestamp,
+    /// When its first and its last sample were; none when nothing is left of any.
+    pub times: Option<(Timestamp, Timestamp)>,
 }
 
 /// A metric.
@@ -33,10 +31,8 @@ pub struct MetricInfo {
     pub series: u64,
     /// The names of their labels.
     pub label_keys: Vec<String>,
-    /// When its first sample was.
-    pub first_time: Timestamp,
-    /// When its last sample was.
-    pub last_time: Timestamp,
+    /// When its first and its last sample were; none when nothing is left of any.
+    pub times: Option<(Timestamp, Timestamp)>,
 }
 
 /// A series as it is now.
@@ -46,8 +42,8 @@ pub struct CurrentInfo {
     pub series: Arc<Series>,
     /// A counter's total, a rolling metric's last observation.
     pub value: f64,
-    /// When its last sample was, truncated to the base width.
-    pub last_time: Timestamp,
+    /// When its last sample was, truncated to the base width; none when nothing is left of it.
+    pub last_time: Option<Timestamp>,
 }
 
 impl CurrentInfo {
@@ -62,13 +58,12 @@ impl Engine {
     pub fn components(&self, after: Option<&str>, limit: usize) -> Vec<ComponentInfo> {
         let listed = self.state.components(after, limit).into_iter();
         let info = |component: crate::state::Component| {
-            let (first_time, last_time) = self.times(component.series.iter().copied());
+            let times = self.times(component.series.iter().copied());
             ComponentInfo {
                 name: component.name,
                 metrics: component.metrics as u64,
                 series: component.series.len() as u64,
-                first_time,
-                last_time,
+                times,
             }
         };
         listed.map(info).collect()
@@ -97,13 +92,12 @@ impl Engine {
     fn metric_info(&self, series: &[Selected]) -> MetricInfo {
         let names = series.iter().flat_map(|selected| selected.series.labels.iter());
         let label_keys: BTreeSet<String> = names.map(|(name, _)| name.to_owned()).collect();
-        let (first_time, last_time) = self.times(series.iter().map(|selected| selected.place));
+        let times = self.times(series.iter().map(|selected| selected.place));
         MetricInfo {
             metric: series[0].series.metric.clone(),
             series: series.len() as u64,
             label_keys: label_keys.into_iter().take(MAX_LABEL_KEYS).collect(),
-            first_time,
-            last_time,
+            times,
         }
     }
 
@@ -122,19 +116,20 @@ impl Engine {
             CurrentInfo {
                 series: selected.series,
                 value: current.value,
-                last_time: width.truncate(current.last_time),
+                last_time: current.is_known().then(|| width.truncate(current.last_time)),
             }
         };
         selected.into_iter().map(info).collect()
     }
 
-    fn times(&self, places: impl Iterator<Item = crate::state::Place>) -> (Timestamp, Timestamp) {
+    fn times(
+        &self,
+        places: impl Iterator<Item = crate::state::Place>,
+    ) -> Option<(Timestamp, Timestamp)> {
         let width = self.config.retention.0.base_width();
-        let (mut first, mut last) = (Timestamp::MAX, Timestamp::MIN);
-        for current in places.map(|place| self.state.current(place)) {
-            first = first.min(current.first_time);
-            last = last.max(current.last_time);
-        }
-        (width.truncate(first), width.truncate(last))
+        let known = places.map(|place| self.state.current(place)).filter(Current::is_known);
+        let times = known.map(|current| (current.first_time, current.last_time));
+        let (first, last) = times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
+        Some((width.truncate(first), width.truncate(last)))
     }
 }

@@ -1,18 +1,41 @@
-//! AdminService: how the service itself is.
+//! AdminService: how the service itself is, and looking after what it stores.
 
-use super::convert::{to_durability, to_duration, to_reason, to_timestamp};
+use super::call::Deadline;
+use super::convert::{self, to_durability, to_duration, to_reason, to_timestamp};
 use super::proto::v1;
-use crate::engine::{Engine, Status};
+use super::query::selector;
+use crate::engine::{Delete, Engine, Error, Preview, Status, Treatment};
+use model::Series;
+use std::fmt::Write as _;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response};
 
 pub(super) struct Service {
     engine: Arc<Engine>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Service {
-    pub(super) const fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub(super) const fn new(
+        engine: Arc<Engine>,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self { engine, stop, tasks }
+    }
+
+    /// Does what must not end halfway when the caller goes away.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let stop = self.stop.clone();
+        let work =
+            async move { stop.run_until_cancelled(work).await.unwrap_or(Err(Error::Stopping)) };
+        self.tasks.spawn(work).await.unwrap_or(Err(Error::Stopping))
     }
 }
 
@@ -24,6 +47,80 @@ impl v1::admin_service_server::AdminService for Service {
     ) -> Result<Response<v1::GetStatusResponse>, tonic::Status> {
         let status = self.engine.status().await;
         Ok(Response::new(to_status(status)))
+    }
+
+    async fn preview_retention(
+        &self,
+        request: Request<v1::PreviewRetentionRequest>,
+    ) -> Result<Response<v1::PreviewRetentionResponse>, tonic::Status> {
+        let deadline = Deadline::of(&request);
+        let v1::PreviewRetentionRequest { retention, overrides } = request.into_inner();
+        let retention = (!retention.is_empty()).then_some(retention);
+        let preview = Preview { retention, overrides, deadline };
+        let treatments = self.engine.preview(preview).await?;
+        Ok(Response::new(to_preview(&treatments)))
+    }
+
+    async fn delete_series(
+        &self,
+        request: Request<v1::DeleteSeriesRequest>,
+    ) -> Result<Response<v1::DeleteSeriesResponse>, tonic::Status> {
+        let deadline = Deadline::of(&request);
+        let request = request.into_inner();
+        let delete = Delete {
+            selector: selector(request.component, request.metrics, request.labels),
+            start: request.start.as_ref().map(convert::timestamp),
+            end: request.end.as_ref().map(convert::timestamp),
+            dry_run: request.dry_run,
+            deadline,
+        };
+        let engine = self.engine.clone();
+        let deleted = self.to_the_end(async move { engine.delete(delete).await }).await?;
+        Ok(Response::new(v1::DeleteSeriesResponse {
+            series: deleted.series,
+            folds: deleted.folds,
+            examples: deleted.examples.iter().map(|series| name(series)).collect(),
+        }))
+    }
+}
+
+/// component/metric{label="value",...}
+fn name(series: &Series) -> String {
+    let mut name = format!("{}/{}", series.metric.component, series.metric.name);
+    for (place, (label, value)) in series.labels.iter().enumerate() {
+        let before = if place == 0 { '{' } else { ',' };
+        write!(name, "{before}{label}={value:?}").expect("writing into a string");
+    }
+    if name.ends_with('"') {
+        name.push('}');
+    }
+    name
+}
+
+fn to_preview(treatments: &[Treatment]) -> v1::PreviewRetentionResponse {
+    let measured = treatments.iter().filter_map(|one| Some((one, one.after?)));
+    let effect = |one: &Treatment| {
+        let after = one.after.unwrap_or_default();
+        v1::RetentionEffect {
+            start: Some(to_timestamp(one.range.start)),
+            end: Some(to_timestamp(one.range.end)),
+            treatment: one.what.clone(),
+            folds: one.folds,
+            bytes: one.bytes,
+            measured: one.after.is_some(),
+            folds_after: after.folds,
+            bytes_after: after.bytes,
+            folds_dropped: after.dropped,
+        }
+    };
+    v1::PreviewRetentionResponse {
+        effects: treatments.iter().map(effect).collect(),
+        freed_bytes: measured
+            .clone()
+            .map(|(one, after)| one.bytes.saturating_sub(after.bytes))
+            .sum(),
+        dropped_folds: measured.map(|(_, after)| after.dropped).sum(),
+        unmeasured_effects: treatments.iter().filter(|one| one.after.is_none()).count() as u32,
     }
 }
 

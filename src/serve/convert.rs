@@ -131,8 +131,8 @@ pub(super) fn to_component(info: engine::ComponentInfo) -> v1::Component {
         name: (*info.name).to_owned(),
         metric_count: info.metrics,
         series_count: info.series,
-        first_time: Some(to_timestamp(info.first_time)),
-        last_time: Some(to_timestamp(info.last_time)),
+        first_time: info.times.map(|(first, _)| to_timestamp(first)),
+        last_time: info.times.map(|(_, last)| to_timestamp(last)),
     }
 }
 
@@ -145,8 +145,8 @@ pub(super) fn to_metric(info: engine::MetricInfo) -> v1::MetricInfo {
         description: (*info.metric.description).to_owned(),
         series_count: info.series,
         label_keys: info.label_keys,
-        first_time: Some(to_timestamp(info.first_time)),
-        last_time: Some(to_timestamp(info.last_time)),
+        first_time: info.times.map(|(first, _)| to_timestamp(first)),
+        last_time: info.times.map(|(_, last)| to_timestamp(last)),
     }
 }
 
@@ -158,11 +158,11 @@ pub(super) fn to_current(info: &engine::CurrentInfo) -> v1::CurrentSeries {
         kind: to_kind(metric.kind).into(),
         unit: (*metric.unit).to_owned(),
         labels: to_labels(&info.series.labels),
-        value: Some(match metric.kind {
-            Kind::Counter => v1::current_series::Value::Total(info.value),
-            Kind::Rolling => v1::current_series::Value::Last(info.value),
-        }),
-        last_time: Some(to_timestamp(info.last_time)),
+        value: match metric.kind {
+            Kind::Counter => Some(v1::current_series::Value::Total(info.value)),
+            Kind::Rolling => info.last_time.map(|_| v1::current_series::Value::Last(info.value)),
+        },
+        last_time: info.last_time.map(to_timestamp),
     }
 }
 

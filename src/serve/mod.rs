@@ -108,6 +108,7 @@ impl Doors {
         let max = self.config.max_message_bytes.get();
         let ingest = ingest::Service::new(engine.clone(), stop.clone(), tasks.clone(), max);
         let query = query::Service::new(engine.clone(), stop.clone(), tasks.clone());
+        let admin = admin::Service::new(engine, stop.clone(), tasks.clone());
         // Each service is told the same, and their types have nothing in common that could be told.
         let routes = Routes::new(
             IngestServiceServer::new(ingest)
@@ -126,7 +127,7 @@ impl Doors {
                 .max_decoding_message_size(max),
         )
         .add_service(
-            AdminServiceServer::new(admin::Service::new(engine))
+            AdminServiceServer::new(admin)
                 .accept_compressed(Gzip)
                 .accept_compressed(Zstd)
                 .send_compressed(Gzip)

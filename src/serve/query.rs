@@ -127,7 +127,11 @@ fn some(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-fn selector(component: String, metrics: Vec<String>, labels: BTreeMap<String, String>) -> Selector {
+pub(super) fn selector(
+    component: String,
+    metrics: Vec<String>,
+    labels: BTreeMap<String, String>,
+) -> Selector {
     Selector {
         component: (!component.is_empty()).then_some(component),
         metrics,

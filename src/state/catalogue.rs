@@ -7,7 +7,7 @@
 use super::batch::{Declaration, Place, Refused};
 use model::{ComponentId, Labels, Metric, Selector, Series, SeriesId, SeriesKey};
 use parking_lot::RwLock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -24,10 +24,20 @@ struct Inner {
     bytes: usize,
 }
 
+/// A component. One whose series were all deleted is not listed any more.
 struct Entry {
     id: ComponentId,
     metrics: BTreeMap<Arc<str>, Arc<Metric>>,
+    /// In the order of ids.
     series: Vec<Selected>,
+    /// The ordinal of the next series: above those of all that there ever were.
+    next: u32,
+}
+
+impl Entry {
+    const fn new(id: ComponentId) -> Self {
+        Self { id, metrics: BTreeMap::new(), series: Vec::new(), next: 0 }
+    }
 }
 
 /// A series and where it lives.
@@ -62,14 +72,44 @@ impl Catalogue {
         inner.last_id = inner.last_id.max(id.component());
         inner.count(&series);
         let metric = series.metric.clone();
-        let entry = inner.components.entry(metric.component.clone()).or_insert_with(|| Entry {
-            id: id.component(),
-            metrics: BTreeMap::new(),
-            series: Vec::new(),
-        });
-        assert_eq!(entry.series.len(), id.ordinal() as usize, "ids are never reused or skipped");
+        let name = metric.component.clone();
+        let entry = inner.components.entry(name).or_insert_with(|| Entry::new(id.component()));
+        assert!(entry.next <= id.ordinal(), "ids are never reused");
+        entry.next = id.ordinal() + 1;
         entry.metrics.entry(metric.name.clone()).or_insert(metric);
         entry.series.push(Selected { series, place });
+    }
+
+    /// Keeps ids from being used again. `counts` says how many series each component ever had.
+    pub(super) fn reserve(&self, counts: &HashMap<ComponentId, u32>) {
+        let mut inner = self.inner.write();
+        for entry in inner.components.values_mut() {
+            entry.next = counts.get(&entry.id).copied().unwrap_or(0).max(entry.next);
+        }
+        let last = counts.keys().max().copied().unwrap_or(0);
+        inner.last_id = inner.last_id.max(last);
+    }
+
+    /// Forgets series, and metrics that have no others.
+    pub(super) fn forget(&self, deleted: &[Selected]) {
+        let mut guard = self.inner.write();
+        let inner = &mut *guard;
+        let ids: HashSet<SeriesId> = deleted.iter().map(|known| known.series.id).collect();
+        let components = deleted.iter().map(|known| known.series.metric.component.clone());
+        for component in components.collect::<BTreeSet<_>>() {
+            let Some(entry) = inner.components.get_mut(&component) else { continue };
+            entry.series.retain(|known| {
+                let stays = !ids.contains(&known.series.id);
+                if !stays {
+                    inner.series -= 1;
+                    inner.bytes -= bytes_of(&known.series);
+                }
+                stays
+            });
+            let used: HashSet<&str> =
+                entry.series.iter().map(|known| &*known.series.metric.name).collect();
+            entry.metrics.retain(|name, _| used.contains(&**name));
+        }
     }
 
     /// Makes the series, which must not exist, and its component and metric if they do not.
@@ -94,8 +134,7 @@ impl Catalogue {
         } else {
             inner.last_id += 1;
             let name: Arc<str> = key.component.into();
-            let entry = Entry { id: inner.last_id, metrics: BTreeMap::new(), series: Vec::new() };
-            inner.components.insert(name.clone(), entry);
+            inner.components.insert(name.clone(), Entry::new(inner.last_id));
             name
         };
         let entry = inner.components.get_mut(&component).expect("it was inserted above");
@@ -110,7 +149,8 @@ impl Catalogue {
             entry.metrics.insert(metric.name.clone(), metric.clone());
             metric
         });
-        let id = SeriesId::new(entry.id, entry.series.len() as u32);
+        let id = SeriesId::new(entry.id, entry.next);
+        entry.next += 1;
         let labels = Labels::from_canonical(key.labels);
         let series = Arc::new(Series { id, metric, labels });
         entry.series.push(Selected { series: series.clone(), place });
@@ -122,6 +162,7 @@ impl Catalogue {
         let inner = self.inner.read();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let entries = inner.components.range::<str, _>((from, Bound::Unbounded));
+        let entries = entries.filter(|(_, entry)| !entry.series.is_empty());
         let listed = entries.take(limit).map(|(name, entry)| Component {
             name: name.clone(),
             metrics: entry.metrics.len(),
@@ -147,8 +188,9 @@ impl Catalogue {
         }
         let entries = inner.components.range::<str, _>((from, to));
         let series = entries.flat_map(|(name, entry)| {
-            let seen = after.filter(|(after, _)| *after == &**name);
-            entry.series.iter().skip(seen.map_or(0, |(_, ordinal)| ordinal as usize + 1))
+            let seen = after.filter(|(after, _)| *after == &**name).map(|(_, ordinal)| ordinal);
+            let is_seen = |known: &Selected| Some(known.series.id.ordinal()) <= seen;
+            &entry.series[entry.series.partition_point(is_seen)..]
         });
         series.filter(|selected| selector.matches(&selected.series)).take(limit).cloned().collect()
     }
@@ -165,7 +207,10 @@ impl Catalogue {
 impl Inner {
     fn count(&mut self, series: &Series) {
         self.series += 1;
-        self.bytes +=
-            size_of::<Series>() + size_of::<Selected>() + series.labels.as_canonical().len();
+        self.bytes += bytes_of(series);
     }
+}
+
+fn bytes_of(series: &Series) -> usize {
+    size_of::<Series>() + size_of::<Selected>() + series.labels.as_canonical().len()
 }

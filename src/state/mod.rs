@@ -18,10 +18,12 @@ use catalogue::Catalogue;
 use hashbrown::DefaultHashBuilder;
 use log::Copying;
 use model::{
-    Current, Fold, Folds, Range, Row, Selector, Series, SeriesId, SeriesKey, Timestamp, Width,
+    ComponentId, Current, Fold, Folds, Range, Row, Selector, Series, SeriesId, SeriesKey,
+    Timestamp, Width,
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use shard::Shard;
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -87,6 +89,8 @@ pub struct Seed {
     pub flush_seq: u64,
     /// Every series, in any order, with its current record.
     pub series: Vec<(Series, Current)>,
+    /// How many series each component ever had.
+    pub counts: HashMap<ComponentId, u32>,
 }
 
 impl State {
@@ -112,6 +116,7 @@ impl State {
             let slot = shards[shard as usize].insert(series.clone(), current, hash, &hasher);
             catalogue.restore(series, Place { shard, slot });
         }
+        catalogue.reserve(&seed.counts);
         let since = Mutex::default();
         let cut = Cut { generation, width: 0, since, frozen: None, closed: false };
         Self {
@@ -251,6 +256,15 @@ impl State {
         self.pending.rows.load(Ordering::Relaxed)
     }
 
+    /// The last generation that has pending folds: the number of their flush.
+    pub fn pending_generation(&self) -> Option<u64> {
+        let cut = self.cut.read();
+        match *cut.since.lock() {
+            Some(_) => Some(cut.generation),
+            None => cut.frozen.as_ref().map(|frozen| frozen.seq()),
+        }
+    }
+
     /// When the oldest sample that is not committed came in.
     pub fn pending_since(&self) -> Option<Timestamp> {
         let cut = self.cut.read();
@@ -283,6 +297,22 @@ impl State {
     /// The current record of a series.
     pub fn current(&self, place: Place) -> Current {
         self.shards[place.shard as usize].lock().current(place.slot)
+    }
+
+    /// Forgets series that were deleted. Their next samples make new ones of the same names.
+    pub fn forget(&self, deleted: &[Selected]) {
+        // In this order: once a shard does not know a series, it may be made again.
+        self.catalogue.forget(deleted);
+        for Selected { series, place } in deleted {
+            let hash = self.hasher.hash_one(series.key());
+            self.shards[place.shard as usize].lock().forget(place.slot, hash);
+        }
+    }
+
+    /// Takes what was deleted out of the record of a series. `seen` is that record as it was before
+    /// the deletion: a sample that came since is the last whatever was deleted.
+    pub fn take_out(&self, place: Place, seen: &Current, removed: &Current, kept: &Current) {
+        self.shards[place.shard as usize].lock().take_out(place.slot, seen, removed, kept);
     }
 
     /// How many series there are.

@@ -1,6 +1,7 @@
 //! One shard: the series that live in it, what they came to, and their pending folds.
 //!
-//! A slot, once given to a series, is that series' for as long as the process runs.
+//! A slot, once given to a series, is that series' for as long as the process runs; when the series was
+//! deleted, who still refers to the slot gets to the series that has its name now.
 
 use super::batch::{Outcome, Place, Refused, Sample, Staged, Targets, Value};
 use super::catalogue::Catalogue;
@@ -8,7 +9,7 @@ use super::frozen::Part;
 use super::log::{Chains, Copying, Log, OpenRow};
 use super::shard_of;
 use hashbrown::{DefaultHashBuilder, HashTable};
-use model::{Counter, Current, Kind, Rolling, Series, SeriesId, SeriesKey, Width};
+use model::{Counter, Current, Kind, Metric, Rolling, Series, SeriesId, SeriesKey, Width};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub(super) struct Shard {
 struct Slot {
     series: Arc<Series>,
     kind: Kind,
+    /// Whether the series was deleted.
+    deleted: bool,
     open: OpenRow,
     current: Current,
 }
@@ -64,7 +67,7 @@ impl Shard {
     ) -> u32 {
         let slot = self.slots.len() as u32;
         let kind = series.metric.kind;
-        self.slots.push(Slot { series, kind, open: OpenRow::NONE, current });
+        self.slots.push(Slot { series, kind, deleted: false, open: OpenRow::NONE, current });
         let slots = &self.slots;
         self.index
             .insert_unique(hash, slot, |slot| hasher.hash_one(slots[*slot as usize].series.key()));
@@ -77,6 +80,34 @@ impl Shard {
 
     pub(super) fn current(&self, slot: u32) -> Current {
         self.slots[slot as usize].current
+    }
+
+    /// Forgets the series of a slot, whose name has this hash.
+    pub(super) fn forget(&mut self, slot: u32, hash: u64) {
+        if let Ok(known) = self.index.find_entry(hash, |known| *known == slot) {
+            known.remove();
+        }
+        self.slots[slot as usize].deleted = true;
+    }
+
+    /// Takes what was deleted out of the record of a series, which was `seen` before.
+    pub(super) fn take_out(
+        &mut self,
+        slot: u32,
+        seen: &Current,
+        removed: &Current,
+        kept: &Current,
+    ) {
+        let Slot { kind, current, .. } = &mut self.slots[slot as usize];
+        let now = *current;
+        current.without(*kind, removed, kept);
+        if now.last_time > seen.last_time {
+            current.last_time = now.last_time;
+            current.first_time = current.first_time.min(now.last_time);
+            if *kind == Kind::Rolling {
+                current.value = now.value;
+            }
+        }
     }
 
     /// Takes out what is pending.
@@ -165,7 +196,14 @@ impl Writer<'_> {
         let before = self.shard.size();
         for sample in samples {
             let slot = match targets.place(sample.target) {
-                Some(place) => place.slot,
+                Some(place) if !self.shard.slots[place.slot as usize].deleted => place.slot,
+                Some(place) => match self.renew(place.slot, sample.target, targets) {
+                    Ok(slot) => slot,
+                    Err(refused) => {
+                        outcome.refused.push((sample.index, refused));
+                        continue;
+                    }
+                },
                 None => match self.find_or_create(sample.target, targets, outcome) {
                     Ok(slot) => slot,
                     Err(refused) => {
@@ -204,6 +242,25 @@ impl Writer<'_> {
         if other_unit && outcome.other_unit.len() < MAX_OTHER_UNIT {
             outcome.other_unit.push(metric.clone());
         }
+        targets.found(target, Place { shard: self.number, slot });
+        Ok(slot)
+    }
+
+    /// The series that has the name of a deleted one now.
+    fn renew(
+        &mut self,
+        deleted: u32,
+        target: u32,
+        targets: &mut impl Targets,
+    ) -> Result<u32, Refused> {
+        let series = self.shard.slots[deleted as usize].series.clone();
+        let Metric { kind, unit, description, .. } = &*series.metric;
+        let declared = super::Declaration { kind: *kind, unit, description };
+        let hash = self.hasher.hash_one(series.key());
+        let slot = match self.shard.find(series.key(), hash) {
+            Some(slot) => slot,
+            None => self.create(series.key(), hash, &declared)?,
+        };
         targets.found(target, Place { shard: self.number, slot });
         Ok(slot)
     }

@@ -2,7 +2,7 @@
 //!
 //! The oracle is a plain map of what was committed.
 
-use super::{Commit, Error, Flush, More, Parts, Policy, Scan, Storage};
+use super::{Commit, Deleted, Deletion, Error, Flush, More, Parts, Policy, Scan, Storage};
 use async_trait::async_trait;
 use model::{
     Counter, Current, Fold, Folds, Kind, Labels, Merge, Metric, Range, Retention, Rolling, Row,
@@ -206,13 +206,81 @@ pub(super) async fn a_passed_deadline_ends_a_scan(fixture: &mut dyn Fixture) {
     assert!(matches!(outcome, Err(Error::Deadline)), "{outcome:?}");
 }
 
+/// A deletion for which there is time enough.
+pub(super) fn deletion(
+    series: &BTreeSet<SeriesId>,
+    range: Option<Range>,
+    dry_run: bool,
+) -> Deletion {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    Deletion { series: series.iter().copied().collect(), range, dry_run, deadline }
+}
+
+/// What a deletion says, of folds that are in the list.
+fn what_goes(
+    all: &[(SeriesId, i64, Fold)],
+    chosen: &BTreeSet<SeriesId>,
+    range: Range,
+) -> Vec<Deleted> {
+    let deleted = chosen.iter().map(|series| {
+        let mut deleted = Deleted {
+            series: *series,
+            folds: 0,
+            removed: Current::default(),
+            kept: Current::default(),
+        };
+        for (_, secs, fold) in all.iter().filter(|(id, ..)| id == series) {
+            let goes = range.contains(at(*secs));
+            deleted.folds += u64::from(goes);
+            let side = if goes { &mut deleted.removed } else { &mut deleted.kept };
+            side.merge(at(*secs), fold);
+        }
+        deleted
+    });
+    deleted.filter(|deleted| deleted.folds > 0).collect()
+}
+
+pub(super) async fn a_deleted_series_is_gone_and_its_id_is_not_used_again(
+    fixture: &mut dyn Fixture,
+) {
+    let all: Vec<Arc<Series>> = (0..3).map(|n| series(1, n)).collect();
+    let fold = |n: usize, secs| {
+        let fold = if n == 1 { seen(5.0, secs * 1000) } else { grew(5.0) };
+        (all[n].id, secs, fold)
+    };
+    commit(fixture.storage(), flush(1, &all, &[fold(0, 1), fold(1, 1), fold(2, 1)])).await;
+    let last = BTreeSet::from([all[2].id]);
+    let deleted = fixture.storage().delete(deletion(&last, None, false)).await.unwrap();
+    assert_eq!(deleted.iter().map(|deleted| deleted.folds).collect::<Vec<_>>(), [1]);
+    // What was under way when it was deleted does no harm.
+    commit(fixture.storage(), flush(2, &[], &[fold(2, 2), fold(0, 2)])).await;
+    let policy = Arc::new(Policy::new(Retention::default(), at(0)));
+    while fixture.storage().maintain(at(1000), &policy).await.unwrap() == More::Yes {}
+    fixture.reopen().await;
+    let recovered = fixture.storage().recover().await.unwrap();
+    let found: Vec<SeriesId> = recovered.series.iter().map(|(series, _)| series.id).collect();
+    if recovered.flush_seq > 0 {
+        assert_eq!(found, [all[0].id, all[1].id]);
+        assert_eq!(recovered.counts[&1], 3);
+    }
+    let everything: BTreeSet<SeriesId> = [all[0].id, all[1].id].into();
+    let found = read(fixture.storage(), &everything, ALWAYS, WIDTH).await;
+    assert_eq!(found.len(), 3);
+}
+
 /// A step of a random history.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Flush(Vec<(u32, i64, u32)>),
     Reopen,
     Maintain,
-    Read { from: i64, span: i64, step: i64 },
+    Read {
+        from: i64,
+        span: i64,
+        step: i64,
+    },
+    /// Some of the series that are known, by their bits, from where, and for how long.
+    Delete(u8, i64, i64),
 }
 
 pub(super) fn history() -> impl Strategy<Value = Vec<Step>> {
@@ -223,6 +291,7 @@ pub(super) fn history() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Maintain),
         3 => (-5i64..40, 1i64..60, 1i64..20)
             .prop_map(|(from, span, step)| Step::Read { from, span, step }),
+        1 => (0u8..64, -5i64..40, 1i64..60).prop_map(|(s, from, span)| Step::Delete(s, from, span)),
     ];
     proptest::collection::vec(step, 1..24)
 }
@@ -270,7 +339,8 @@ pub(super) async fn any_history_reads_as_the_oracle_says(
                 fixture.reopen().await;
                 let recovered = fixture.storage().recover().await.unwrap();
                 assert_eq!(recovered.flush_seq, seq);
-                let mut currents: BTreeMap<SeriesId, Current> = BTreeMap::new();
+                let mut currents: BTreeMap<SeriesId, Current> =
+                    known.iter().map(|id| (*id, Current::default())).collect();
                 for (id, secs, fold) in &oracle {
                     currents.entry(*id).or_default().merge(at(*secs), fold);
                 }
@@ -281,6 +351,23 @@ pub(super) async fn any_history_reads_as_the_oracle_says(
                 let policy = Arc::new(Policy::new(Retention::default(), at(0)));
                 let now = at(1000 * number as i64);
                 while fixture.storage().maintain(now, &policy).await.unwrap() == More::Yes {}
+            }
+            Step::Delete(bits, from, span) => {
+                let chosen = known.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
+                let chosen: BTreeSet<SeriesId> = chosen.map(|(_, id)| *id).collect();
+                let range = Range::new(at(from), at(from + span));
+                for dry_run in [true, false] {
+                    let deletion = deletion(&chosen, Some(range), dry_run);
+                    let mut deleted = fixture.storage().delete(deletion).await.unwrap();
+                    let expected = what_goes(&oracle, &chosen, range);
+                    for (found, expected) in deleted.iter_mut().zip(&expected) {
+                        // Folds of one bucket may be merged by now.
+                        assert!((1..=expected.folds).contains(&found.folds));
+                        found.folds = expected.folds;
+                    }
+                    assert_eq!(deleted, expected);
+                }
+                oracle.retain(|(id, secs, _)| !(chosen.contains(id) && range.contains(at(*secs))));
             }
             Step::Read { from, span, step } => {
                 let (range, step) = (Range::new(at(from), at(from + span)), Width::from_secs(step));
@@ -329,6 +416,7 @@ macro_rules! suite {
             a_flush_that_cannot_be_right_is_refused_whole,
             a_range_holds_the_folds_that_start_in_it,
             a_passed_deadline_ends_a_scan,
+            a_deleted_series_is_gone_and_its_id_is_not_used_again,
         );
     };
 }

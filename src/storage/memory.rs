@@ -4,12 +4,15 @@
 //! and every answer that touches their time says so.
 
 use super::block::{self, Block};
-use super::{Commit, Durability, Error, Flush, Gap, Incarnation, Missing, More, Policy};
+use super::{
+    Commit, Deleted, Deletion, Durability, Effect, Error, Flush, Gap, Incarnation, Missing, More,
+    Policy,
+};
 use super::{Recovered, Scan, Scanned, Status, Steps, Storage};
 use async_trait::async_trait;
-use model::{Current, Range, Series, SeriesId, Timestamp};
+use model::{ComponentId, Current, Range, Series, SeriesId, Timestamp};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,6 +38,8 @@ struct Inner {
     blocks: VecDeque<Arc<Block>>,
     bytes: usize,
     series: BTreeMap<SeriesId, (Arc<Series>, Current)>,
+    /// How many series each component ever had.
+    counts: HashMap<ComponentId, u32>,
     /// Blocks with buckets up to the end of this range were dropped.
     dropped: Option<Range>,
 }
@@ -64,6 +69,7 @@ impl Storage for Memory {
             incarnation: self.incarnation,
             flush_seq: inner.flush_seq,
             series: series.collect(),
+            counts: inner.counts.clone(),
         })
     }
 
@@ -112,8 +118,16 @@ impl Storage for Memory {
         Ok(Scanned { flush_seq, steps, tier, gaps: gaps.into_iter().collect() })
     }
 
+    async fn delete(&self, deletion: Deletion) -> Result<Vec<Deleted>, Error> {
+        Ok(self.inner.lock().delete(&deletion))
+    }
+
     async fn maintain(&self, _now: Timestamp, _policy: &Arc<Policy>) -> Result<More, Error> {
         Ok(More::No)
+    }
+
+    async fn preview(&self, _: &Arc<Policy>, _: Instant) -> Result<Vec<Effect>, Error> {
+        Ok(Vec::new())
     }
 
     async fn status(&self) -> Result<Status, Error> {
@@ -141,13 +155,17 @@ impl Inner {
         }
         super::check_sequence(flush.seq, self.flush_seq)?;
         let created = flush.series.iter().map(|series| series.id);
-        let known: std::collections::HashSet<SeriesId> = created.collect();
-        let absent = |id: &SeriesId| !known.contains(id) && !self.series.contains_key(id);
+        let known: HashSet<SeriesId> = created.collect();
+        let stored = |id: &SeriesId| {
+            self.counts.get(&id.component()).is_some_and(|count| id.ordinal() < *count)
+        };
+        let absent = |id: &SeriesId| !known.contains(id) && !stored(id);
         if let Some(id) = flush.ids().find(absent) {
             return Err(super::absent_series(id));
         }
         for series in &flush.series {
             self.series.insert(series.id, (series.clone(), Current::default()));
+            self.counts.insert(series.id.component(), series.id.ordinal() + 1);
         }
         flush.folds.for_each(|id, start, fold| {
             if let Some((_, current)) = self.series.get_mut(&id) {
@@ -161,6 +179,60 @@ impl Inner {
         self.flush_seq = flush.seq;
         self.drop_oldest(budget);
         Ok(())
+    }
+
+    fn delete(&mut self, deletion: &Deletion) -> Vec<Deleted> {
+        let mut sums: BTreeMap<SeriesId, Deleted> = BTreeMap::new();
+        let goes = |series: &SeriesId, start: Timestamp| {
+            deletion.series.binary_search(series).is_ok()
+                && deletion.range.is_none_or(|range| range.contains(start))
+        };
+        let blocks = std::mem::take(&mut self.blocks);
+        for block in blocks {
+            let from = deletion.series.partition_point(|id| *id < block.bounds.first_series);
+            if deletion.series.get(from).is_none_or(|id| *id > block.bounds.last_series) {
+                self.blocks.push_back(block);
+                continue;
+            }
+            let mut rows = block::decode(&block.data).expect("it was encoded here");
+            let Ok(()) = rows.clone().try_for_each(|series, start, fold| {
+                if deletion.series.binary_search(&series).is_ok() {
+                    let (removed, kept) = (Current::default(), Current::default());
+                    let none = Deleted { series, folds: 0, removed, kept };
+                    let sums = sums.entry(series).or_insert(none);
+                    let goes = goes(&series, start);
+                    sums.folds += u64::from(goes);
+                    let side = if goes { &mut sums.removed } else { &mut sums.kept };
+                    side.merge(start, &fold);
+                }
+                Ok::<(), std::convert::Infallible>(())
+            });
+            if deletion.dry_run {
+                self.blocks.push_back(block);
+                continue;
+            }
+            self.bytes -= block.data.len() + size_of::<Block>();
+            rows.retain(|series, start| !goes(&series, start));
+            for block in rows.encode(block.bounds.width) {
+                self.bytes += block.data.len() + size_of::<Block>();
+                self.blocks.push_back(Arc::new(block));
+            }
+        }
+        let deleted: Vec<Deleted> = sums.into_values().filter(|sums| sums.folds > 0).collect();
+        if deletion.dry_run {
+            return deleted;
+        }
+        for one in &deleted {
+            if let Some((series, current)) = self.series.get_mut(&one.series) {
+                current.without(series.metric.kind, &one.removed, &one.kept);
+            }
+        }
+        if deletion.range.is_none() {
+            for id in &*deletion.series {
+                self.series.remove(id);
+            }
+        }
+        deleted
     }
 
     fn drop_oldest(&mut self, budget: usize) {

@@ -44,10 +44,12 @@ pub(super) trait Context<F> {
     fn load(&mut self, block: Stored) -> Result<Vec<u8>, Error>;
     /// What it means that a block cannot be read.
     fn unreadable(&self, block: i64, why: &BlockError) -> Error;
+    /// Whether a row of this input still counts.
+    fn keeps(&self, input: usize, series: SeriesId, start: Timestamp) -> bool;
     /// Sees each row before it is merged.
     fn see(&mut self, row: &Row<F>);
     /// Says where a row of a bucket of this width goes; none if it is dropped.
-    fn target(&self, series: SeriesId, start: Timestamp, width: Width) -> Option<Target>;
+    fn target(&mut self, series: SeriesId, start: Timestamp, width: Width) -> Option<Target>;
 }
 
 impl<F: Columns + model::Merge> Merge<F> {
@@ -111,6 +113,9 @@ impl<F: Columns + model::Merge> Merge<F> {
             while input.head(context)? == Some(series)
                 && let Some((width, row)) = input.next()
             {
+                if !context.keeps(place, series, row.start) {
+                    continue;
+                }
                 context.see(&row);
                 let Some(target) = context.target(series, row.start, width) else { continue };
                 let row = Row { start: target.1.truncate(row.start), ..row };

@@ -17,7 +17,8 @@ pub use policy::Policy;
 pub use steps::Steps;
 
 use async_trait::async_trait;
-use model::{Current, Folds, Range, Series, SeriesId, Timestamp, Width};
+use model::{ComponentId, Current, Folds, Range, Series, SeriesId, Timestamp, Width};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -98,6 +99,8 @@ pub struct Recovered {
     pub flush_seq: u64,
     /// Every series with its current record.
     pub series: Vec<(Series, Current)>,
+    /// How many series each component ever had, with those that were deleted.
+    pub counts: HashMap<ComponentId, u32>,
 }
 
 /// A stretch of time whose data is missing, wholly or in part.
@@ -172,6 +175,56 @@ pub struct Scanned {
     pub gaps: Vec<Gap>,
 }
 
+/// What is to be deleted for good.
+#[derive(Clone, Debug)]
+pub struct Deletion {
+    /// Of these series, in the order of their ids, each once.
+    pub series: Arc<[SeriesId]>,
+    /// The folds whose buckets start in this range; none: the series themselves, with all they have.
+    pub range: Option<Range>,
+    /// Whether it is only found out what would go.
+    pub dry_run: bool,
+    /// When to give up. Then nothing is deleted.
+    pub deadline: Instant,
+}
+
+/// What was deleted of a series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Deleted {
+    /// The series.
+    pub series: SeriesId,
+    /// How many stored folds.
+    pub folds: u64,
+    /// What they came to.
+    pub removed: Current,
+    /// What the stored folds that are left come to.
+    pub kept: Current,
+}
+
+/// What a policy would do to a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// The day.
+    pub day: Range,
+    /// How many folds it has.
+    pub folds: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What would be left of it; none when there was no time to find out.
+    pub after: Option<Remains>,
+}
+
+/// What would be left of a day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Folds, after those of a bucket are merged.
+    pub folds: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Folds that would be dropped.
+    pub dropped: u64,
+}
+
 /// How the storage is.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -232,7 +285,7 @@ pub enum More {
     No,
 }
 
-/// A place for folds. One task commits, one tidies up; any number read.
+/// A place for folds. One task commits, one tidies up; any number read and delete.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
     /// "sqlite" or "memory".
@@ -256,8 +309,16 @@ pub trait Storage: Send + Sync + 'static {
     /// [`Error::Coarser`].
     async fn scan(&self, scan: Scan) -> Result<Scanned, Error>;
 
+    /// Deletes folds of the flushes so far, from one moment on and for good; their room is freed by
+    /// housekeeping. What comes later is kept, of a series that was deleted only until it is tidied
+    /// up. Says what goes of each series of which something does.
+    async fn delete(&self, deletion: Deletion) -> Result<Vec<Deleted>, Error>;
+
     /// Housekeeping: a part of what there is to do. Dropping the future leaves nothing half done.
     async fn maintain(&self, now: Timestamp, policy: &Arc<Policy>) -> Result<More, Error>;
+
+    /// What a policy would do to what is stored, by day. Housekeeping rests meanwhile.
+    async fn preview(&self, policy: &Arc<Policy>, deadline: Instant) -> Result<Vec<Effect>, Error>;
 
     /// How the storage is.
     async fn status(&self) -> Result<Status, Error>;

@@ -3,10 +3,11 @@
 //! Time is cut into days (UTC). A day is treated as a whole, by the age of its end; so everything in
 //! it is at least as old as its treatment asks for.
 
-use model::{Range, Retention, SeriesId, Timestamp, Width};
+use model::{Range, Retention, SeriesId, Timestamp, Width, format_span};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is rolled up and dropped together.
 pub const DAY: Width = Width::from_secs(86_400);
@@ -71,6 +72,19 @@ impl Policy {
             .try_for_each(|over| say(&over.selector, self.due(&over.retention, day)));
         written.and(all).expect("writing into a string");
         form
+    }
+
+    /// The same for people: "1m", "dropped", "1m; system/*: dropped".
+    pub fn describe(&self, day: Range) -> String {
+        let due = |retention| match self.due(retention, day) {
+            Some(width) => format_span(Duration::from_millis(width.as_ms() as u64)),
+            None => "dropped".to_owned(),
+        };
+        let others = self
+            .overrides
+            .iter()
+            .map(|over| format!("; {}: {}", over.selector, due(&over.retention)));
+        due(&self.retention) + &others.collect::<String>()
     }
 
     fn due(&self, retention: &Retention, day: Range) -> Option<Width> {

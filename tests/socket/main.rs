@@ -8,6 +8,7 @@
 mod bad_input;
 mod clients;
 mod defects;
+mod delete;
 mod documents;
 mod ingest;
 mod outage;

@@ -26,6 +26,11 @@ impl Default for Current {
 }
 
 impl Current {
+    /// Whether the series has seen anything that was not deleted.
+    pub fn is_known(&self) -> bool {
+        self.last_time > Timestamp::MIN
+    }
+
     /// Takes in a fold that begins at `start` and arrived after all before it.
     pub fn merge(&mut self, start: Timestamp, fold: &Fold) {
         match fold {
@@ -43,6 +48,32 @@ impl Current {
             Kind::Rolling => self.set(later.value, later.last_time),
         }
         self.first_time = first_time;
+    }
+
+    /// Takes out folds that come to `removed`, where those that are left come to `kept`. Both are
+    /// the default for none. What nothing is left of has no times, and a rolling metric no last value.
+    pub fn without(&mut self, kind: Kind, removed: &Self, kept: &Self) {
+        if !removed.is_known() {
+            return;
+        }
+        if kind == Kind::Counter {
+            self.value -= removed.value;
+        }
+        if !kept.is_known() {
+            let value = if kind == Kind::Counter { self.value } else { 0.0 };
+            *self = Self { value, ..Self::default() };
+            return;
+        }
+        if removed.last_time > kept.last_time {
+            self.last_time = kept.last_time;
+            if kind == Kind::Rolling {
+                self.value = kept.value;
+            }
+        }
+        // What retention dropped came before all that is stored.
+        if self.first_time >= removed.first_time {
+            self.first_time = kept.first_time.max(self.first_time);
+        }
     }
 
     /// Takes in an increment.

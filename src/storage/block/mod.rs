@@ -93,6 +93,22 @@ pub enum Rows {
 }
 
 impl Rows {
+    /// Encodes them again, as [`encode`] does.
+    pub fn encode(&self, width: Width) -> Vec<Block> {
+        match self {
+            Self::Counter(rows) => encode(rows, width).collect(),
+            Self::Rolling(rows) => encode(rows, width).collect(),
+        }
+    }
+
+    /// Keeps those rows for which the call says so.
+    pub fn retain(&mut self, keep: impl Fn(SeriesId, Timestamp) -> bool) {
+        match self {
+            Self::Counter(rows) => rows.retain(|row| keep(row.series, row.start)),
+            Self::Rolling(rows) => rows.retain(|row| keep(row.series, row.start)),
+        }
+    }
+
     /// Calls for each fold with its series and the start of its bucket, until a call fails.
     pub fn try_for_each<E>(
         self,

@@ -1,7 +1,7 @@
 //! How components, metrics and series stand in the file: each name once.
 //!
-//! Series are only ever added, above those that are there; so a map of how many each component has
-//! tells which ids exist.
+//! Series are only ever added, above those that are there, and one that is deleted leaves its place
+//! empty; so a map of how many each component has tells which ids exist.
 
 use super::super::Error;
 use super::super::block::{Reader, write_varint};
@@ -29,6 +29,11 @@ impl Known {
     pub(super) fn has(&self, added: &Added, id: SeriesId) -> bool {
         let count = added.0.series.get(&id.component()).or(self.series.get(&id.component()));
         count.is_some_and(|count| id.ordinal() < *count)
+    }
+
+    /// How many series each component ever had.
+    pub(super) fn counts(&self) -> HashMap<ComponentId, u32> {
+        self.series.clone()
     }
 
     /// Takes in what is committed now.
@@ -155,13 +160,14 @@ pub(super) fn load(connection: &Connection) -> Result<(Known, Vec<Series>), Erro
     let mut damaged = None;
     each(connection, "SELECT id, metric, labels FROM series ORDER BY id", |row| {
         let id = SeriesId::from_u64(row.get::<_, i64>(0)? as u64);
-        let metric = metrics.get(&row.get(1)?).cloned();
+        known.series.insert(id.component(), id.ordinal() + 1);
+        let Some(metric) = row.get::<_, Option<i64>>(1)? else { return Ok(()) };
+        let metric = metrics.get(&metric).cloned();
         let labels = read_labels(row.get_ref(2)?.as_blob()?, &texts);
         match metric.zip(labels) {
             Some((metric, labels)) => series.push(Series { id, metric, labels }),
             None => damaged = Some(id),
         }
-        known.series.insert(id.component(), id.ordinal() + 1);
         Ok(())
     })?;
     match damaged {

@@ -3,19 +3,22 @@
 //! Runs never change, and only this deletes them; so a merge needs no snapshot, holds neither the
 //! writer nor a reader for longer than a step, and when it ends early has changed nothing.
 
-use super::super::Error;
 use super::super::block::{Block, BlockError, Columns};
 use super::super::merge::{Context, Merge, Shape, Stored, Target};
 use super::super::policy::{DAY, Policy, day_of};
+use super::super::{Error, Remains};
 use super::connect::{Pools, error};
+use super::delete::{self, Cuts};
 use super::plan::Job;
-use super::run::{self, Level};
+use super::run::{self, Level, Run};
 use super::{current, quarantine, scan};
-use model::{Counter, Current, Fold, Kind, Rolling, Row, SeriesId, Timestamp, Width};
+use model::{Counter, Current, Fold, Kind, Range, Rolling, Row, SeriesId, Timestamp, Width};
 use rusqlite::{Connection, TransactionBehavior};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// Bytes of a step: of a transaction, and of work between two looks at whether to go on.
 pub(super) const STEP_BYTES: usize = 1 << 20;
@@ -35,36 +38,37 @@ struct Work {
 /// What a merge knows beside its runs.
 struct Surroundings {
     /// The day whose policy counts; none where buckets stay as they are.
-    treatment: Option<(model::Range, Arc<Policy>)>,
+    treatment: Option<(Range, Arc<Policy>)>,
+    /// What was deleted of each run.
+    cuts: Vec<Cuts>,
+    /// Series that were deleted.
+    gone: HashSet<SeriesId>,
+    /// How many rows the policy dropped.
+    dropped: u64,
     /// What the series came to in what leaves level 0.
     currents: Option<Vec<(SeriesId, Kind, Current)>>,
 }
 
-/// Carries out a job.
+/// Carries out a job, unless somebody waits for the right to change runs: then it changes nothing.
 pub(super) async fn run(
     pools: &Pools,
     job: Job,
     now: Timestamp,
     policy: &Arc<Policy>,
+    waiting: &AtomicUsize,
 ) -> Result<(), Error> {
     let (shape, treatment) = match &job {
         Job::Drop(_) => return replace(pools, job, Vec::new(), None).await,
-        Job::Leave(_) | Job::Join(_) => (PART, None),
         Job::Day(day, _) => (DAYS, Some((*day, policy.clone()))),
+        Job::Purge(run) if run.level == Level::Day => (DAYS, None),
+        Job::Leave(_) | Job::Join(_) | Job::Purge(_) => (PART, None),
     };
-    let leaving = matches!(job, Job::Leave(_));
-    let ids: Vec<i64> = job.runs().iter().map(|run| run.id).collect();
+    let currents = matches!(job, Job::Leave(_)).then(Vec::new);
+    let runs = job.runs().to_vec();
     let open = move |connection: &mut Connection| {
-        let blocks = |kind| {
-            let blocks = ids.iter().map(|id| run::blocks(connection, *id, kind));
-            blocks.collect::<rusqlite::Result<Vec<_>>>().map_err(error)
-        };
-        Ok(Work {
-            counters: Merge::new(blocks(Kind::Counter)?.into_iter(), shape),
-            rollings: Merge::new(blocks(Kind::Rolling)?.into_iter(), shape),
-            counters_done: false,
-            surroundings: Surroundings { treatment, currents: leaving.then(Vec::new) },
-        })
+        let mut work = Work::open(connection, &runs, shape, treatment)?;
+        work.surroundings.currents = currents;
+        Ok(work)
     };
     let mut work = pools.read(open).await?;
     let mut outputs: BTreeMap<Timestamp, i64> = BTreeMap::new();
@@ -77,6 +81,9 @@ pub(super) async fn run(
         let (after, blocks, done) = pools.read(step).await?;
         work = after;
         outputs = write(pools, &job, blocks, outputs, now, policy).await?;
+        if waiting.load(Ordering::Relaxed) > 0 {
+            return Ok(());
+        }
         if done {
             break;
         }
@@ -85,7 +92,62 @@ pub(super) async fn run(
     replace(pools, job, outputs.into_values().collect(), currents).await
 }
 
+/// Merges the runs of a day as a policy asks for, and writes nothing.
+pub(super) async fn try_out(
+    pools: &Pools,
+    day: Range,
+    runs: Vec<Run>,
+    policy: &Arc<Policy>,
+    deadline: Instant,
+) -> Result<Remains, Error> {
+    let treatment = Some((day, policy.clone()));
+    let open = move |connection: &mut Connection| Work::open(connection, &runs, DAYS, treatment);
+    let mut work = pools.read_until(deadline, open).await?;
+    let mut outcome = Remains::default();
+    loop {
+        let step = move |connection: &mut Connection| {
+            let mut blocks = Vec::new();
+            let done = work.step(connection, &mut blocks)?;
+            Ok((work, blocks, done))
+        };
+        let (after, blocks, done) = pools.read_until(deadline, step).await?;
+        work = after;
+        for (_, block) in blocks {
+            outcome.folds += u64::from(block.bounds.rows);
+            outcome.bytes += block.data.len() as u64;
+        }
+        if done {
+            outcome.dropped = work.surroundings.dropped;
+            return Ok(outcome);
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::Deadline);
+        }
+    }
+}
+
 impl Work {
+    fn open(
+        connection: &Connection,
+        runs: &[Run],
+        shape: Shape,
+        treatment: Option<(Range, Arc<Policy>)>,
+    ) -> Result<Self, Error> {
+        let blocks = |kind| {
+            let blocks = runs.iter().map(|run| run::blocks(connection, run.id, kind));
+            blocks.collect::<rusqlite::Result<Vec<_>>>().map_err(error)
+        };
+        let cuts = Cuts::read(connection)?;
+        let cuts = runs.iter().map(|run| cuts.of(run.id)).collect();
+        let gone = delete::gone(connection).map_err(error)?;
+        Ok(Self {
+            counters: Merge::new(blocks(Kind::Counter)?.into_iter(), shape),
+            rollings: Merge::new(blocks(Kind::Rolling)?.into_iter(), shape),
+            counters_done: false,
+            surroundings: Surroundings { treatment, cuts, gone, dropped: 0, currents: None },
+        })
+    }
+
     /// Merges about a megabyte. Says whether that was the last.
     fn step(
         &mut self,
@@ -116,6 +178,10 @@ impl<F: Columns> Context<F> for Reading<'_> {
         quarantine::unreadable(block, why)
     }
 
+    fn keeps(&self, input: usize, series: SeriesId, start: Timestamp) -> bool {
+        self.around.cuts[input].keep(series, start) && !self.around.gone.contains(&series)
+    }
+
     fn see(&mut self, row: &Row<F>) {
         let Some(currents) = &mut self.around.currents else { return };
         let fold: Fold = row.fold.clone().into();
@@ -129,11 +195,15 @@ impl<F: Columns> Context<F> for Reading<'_> {
         }
     }
 
-    fn target(&self, series: SeriesId, start: Timestamp, width: Width) -> Option<Target> {
-        let width = match &self.around.treatment {
-            None => width,
-            Some((day, policy)) => policy.width(series, *day)?.max(width),
-        };
+    fn target(&mut self, series: SeriesId, start: Timestamp, width: Width) -> Option<Target> {
+        let mut width = width;
+        if let Some((day, policy)) = &self.around.treatment {
+            let Some(due) = policy.width(series, *day) else {
+                self.around.dropped += 1;
+                return None;
+            };
+            width = due.max(width);
+        }
         Some((DAY.truncate(width.truncate(start)), width))
     }
 }
@@ -150,9 +220,10 @@ async fn write(
     if blocks.is_empty() {
         return Ok(outputs);
     }
-    let merged = match job {
-        Job::Day(day, _) => Some(day.start),
-        Job::Leave(_) | Job::Join(_) | Job::Drop(_) => None,
+    let (merged, kept) = match job {
+        Job::Day(day, _) => (Some(day.start), None),
+        Job::Purge(run) => (None, Some((run.level, run.form.clone()))),
+        Job::Leave(_) | Job::Join(_) | Job::Drop(_) => (None, None),
     };
     let seq = job.runs().iter().map(|run| run.seq).max().unwrap_or(0);
     let policy = policy.clone();
@@ -165,7 +236,8 @@ async fn write(
                 Entry::Occupied(output) => *output.get(),
                 Entry::Vacant(output) => {
                     let level = if merged == Some(day) { Level::Day } else { Level::Part };
-                    let form = policy.form(day_of(day));
+                    let (level, form) =
+                        kept.clone().unwrap_or_else(|| (level, policy.form(day_of(day))));
                     let new = run::New { level, seq, made: now, form: &form };
                     *output.insert(run::begin(&change, &new).map_err(error)?)
                 }

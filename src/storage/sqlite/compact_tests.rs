@@ -3,7 +3,9 @@
 use super::plan::Limits;
 use super::tests::{File, fixture};
 use super::*;
-use crate::storage::conformance::{Fixture, at, commit, flush, grew, read, seen, series, widest};
+use crate::storage::conformance::{
+    self, Fixture, at, commit, flush, grew, read, seen, series, widest,
+};
 use crate::storage::policy;
 use model::{Current, Fold, Kind, Merge as _, Range, Retention, SeriesId, Width};
 use proptest::prelude::*;
@@ -48,6 +50,8 @@ enum Step {
     Reopen,
     /// From (in steps), how many steps, and how many of the widest buckets a step has.
     Read(i64, i64, i64),
+    /// Deletes: series by their bits, from (in the widest buckets), and how many of them.
+    Delete(u8, i64, i64),
 }
 
 fn history() -> impl Strategy<Value = Vec<Step>> {
@@ -58,6 +62,7 @@ fn history() -> impl Strategy<Value = Vec<Step>> {
         3 => (0i64..24 * 40).prop_map(Step::Tidy),
         1 => Just(Step::Reopen),
         2 => (0i64..100, 1i64..100, 1i64..60).prop_map(|(f, n, s)| Step::Read(f, n, s)),
+        1 => (1u8..64, 0i64..200, 1i64..60).prop_map(|(s, f, n)| Step::Delete(s, f, n)),
     ];
     proptest::collection::vec(step, 1..40)
 }
@@ -69,6 +74,13 @@ fn fold_of(series: &model::Series, secs: i64, value: u32) -> Fold {
     }
 }
 
+fn truncated(current: Current, width: Width) -> Current {
+    let of = |time: Timestamp| {
+        if current.is_known() { width.truncate(time) } else { time }
+    };
+    Current { first_time: of(current.first_time), last_time: of(current.last_time), ..current }
+}
+
 /// Runs a history and compares every answer with that of a list of what was flushed.
 async fn run(history: Vec<Step>) {
     const RETENTION: &str = "1s:2d,1m:10d,1h:10y";
@@ -77,7 +89,7 @@ async fn run(history: Vec<Step>) {
     let ids: BTreeSet<SeriesId> = all.iter().map(|series| series.id).collect();
     let first = all.iter().map(|series| (series.id, BEGIN, fold_of(series, BEGIN, 1)));
     let mut oracle: Vec<(SeriesId, i64, Fold)> = first.collect();
-    let (mut seq, mut hours) = (1, 0);
+    let (mut seq, mut hours, mut deleted) = (1, 0, false);
     commit(file.storage(), flush(1, &all, &oracle)).await;
     for step in history {
         match step {
@@ -98,13 +110,31 @@ async fn run(history: Vec<Step>) {
             Step::Reopen => {
                 file.reopen().await;
                 file.storage.as_mut().unwrap().limits = small();
-                let mut currents: BTreeMap<SeriesId, Current> = BTreeMap::new();
+                let mut currents: BTreeMap<SeriesId, Current> =
+                    ids.iter().map(|id| (*id, Current::default())).collect();
                 for (id, secs, fold) in &oracle {
                     currents.entry(*id).or_default().merge(at(*secs), fold);
                 }
                 let recovered = file.storage().recover().await.unwrap();
-                let found = recovered.series.into_iter().map(|(series, c)| (series.id, c));
-                assert_eq!(found.collect::<BTreeMap<_, _>>(), currents);
+                for (series, found) in recovered.series {
+                    // What is left of wide buckets has no finer times.
+                    let precise =
+                        if deleted { Width::from_secs(3600) } else { Width::from_secs(1) };
+                    assert_eq!(truncated(found, precise), truncated(currents[&series.id], precise));
+                }
+            }
+            Step::Delete(bits, from, count) => {
+                let always = Range::new(at(0), at(BEGIN + 400 * DAY));
+                let Some(widest) = widest(file.storage(), &ids, always).await else { continue };
+                let secs = widest.as_ms() / 1000;
+                let begin = widest.truncate(at(BEGIN)).as_ms() / 1000 + from * secs;
+                let range = Range::new(at(begin), at(begin + count * secs));
+                let chosen = ids.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
+                let chosen: BTreeSet<SeriesId> = chosen.map(|(_, id)| *id).collect();
+                let deletion = conformance::deletion(&chosen, Some(range), false);
+                file.storage().delete(deletion).await.unwrap();
+                oracle.retain(|(id, secs, _)| !(chosen.contains(id) && range.contains(at(*secs))));
+                deleted = true;
             }
             Step::Read(from, count, buckets) => {
                 let always = Range::new(at(0), at(BEGIN + 400 * DAY));
@@ -133,6 +163,77 @@ proptest! {
             .worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(run(history));
     }
+}
+
+#[tokio::test]
+async fn what_is_deleted_leaves_the_file_when_it_is_tidied_up() {
+    let file = small_fixture().await;
+    let counter = series(1, 0);
+    let other = series(1, 1);
+    let all = [counter.clone(), other.clone()];
+    let folds = |day: i64| {
+        let secs = (0..500).map(move |n| BEGIN + day * DAY + n);
+        let (counter, other) = (counter.id, other.id);
+        secs.flat_map(move |secs| {
+            [(counter, secs, grew(1.0)), (other, secs, seen(2.0, secs * 1000))]
+        })
+    };
+    for day in 0..3 {
+        let new = if day == 0 { &all[..] } else { &[] };
+        commit(file.storage(), flush(day as u64 + 1, new, &folds(day).collect::<Vec<_>>())).await;
+        tidy(file.storage(), at(BEGIN + (day + 1) * DAY + 3700), "1s:90d").await;
+    }
+    commit(file.storage(), flush(4, &[], &[(counter.id, BEGIN + 3 * DAY, grew(1.0))])).await;
+    let rows = || shape(&file).iter().map(|(_, _, rows)| rows).sum::<i64>();
+    assert_eq!(rows(), 3001);
+    let range = Range::new(at(BEGIN + 100), at(BEGIN + DAY + 400));
+    let deletion = conformance::deletion(&[counter.id].into(), Some(range), false);
+    let deleted = file.storage().delete(deletion).await.unwrap();
+    assert_eq!(deleted[0].folds, 800);
+    assert_eq!(rows(), 3001, "not yet");
+    let now = at(BEGIN + 4 * DAY);
+    tidy(file.storage(), now, "1s:90d").await;
+    assert_eq!(rows(), 2201);
+    let deletion = conformance::deletion(&[other.id].into(), None, false);
+    file.storage().delete(deletion).await.unwrap();
+    tidy(file.storage(), now, "1s:90d").await;
+    assert_eq!(rows(), 701);
+    let waiting = "SELECT count(*) FROM deletion";
+    assert_eq!(file.plain().query_row(waiting, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_preview_says_what_a_retention_then_does() {
+    let file = small_fixture().await;
+    let counter = series(1, 0);
+    for day in 0..4 {
+        let new = if day == 0 { std::slice::from_ref(&counter) } else { &[] };
+        let secs = (0..600).map(|n| BEGIN + day * DAY + n);
+        let folds: Vec<_> = secs.map(|secs| (counter.id, secs, grew(1.0))).collect();
+        commit(file.storage(), flush(day as u64 + 1, new, &folds)).await;
+        tidy(file.storage(), at(BEGIN + (day + 1) * DAY + 3700), "1s:90d").await;
+    }
+    let now = at(BEGIN + 4 * DAY + 3700);
+    tidy(file.storage(), now, "1s:90d").await;
+    let policy = one_policy("1s:1d,1m:3d", now);
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let effects = file.storage().preview(&policy, deadline).await.unwrap();
+    let folds = effects.iter().map(|effect| {
+        let after = effect.after.unwrap();
+        (effect.folds, after.folds, after.dropped)
+    });
+    // Of the last day the end is 1 h ago, of the one before 25 h, of the first 73 h.
+    assert_eq!(
+        folds.collect::<Vec<_>>(),
+        [(600, 0, 600), (600, 10, 0), (600, 10, 0), (600, 600, 0)]
+    );
+    tidy(file.storage(), now, "1s:1d,1m:3d").await;
+    let rows: Vec<i64> = shape(&file).iter().map(|(_, _, rows)| *rows).collect();
+    assert_eq!(rows.iter().sum::<i64>(), 620);
+    let bytes = "SELECT sum(bytes) FROM run WHERE state = 1";
+    let bytes: i64 = file.plain().query_row(bytes, [], |row| row.get(0)).unwrap();
+    let expected: u64 = effects.iter().map(|effect| effect.after.unwrap().bytes).sum();
+    assert_eq!(bytes as u64, expected, "to the byte");
 }
 
 /// Every level and width that runs have, with how many rows.

@@ -306,7 +306,7 @@ pub(super) fn was_rolled_back(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| certain.contains(&(error.extended_code & 0xff)))
 }
 
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::Unavailable("the database is closed".to_owned())
 }
 

@@ -10,6 +10,7 @@ use super::super::block::{
 };
 use super::super::merge::Stored;
 use super::connect::error;
+use super::delete::Cuts;
 use super::quarantine;
 use super::run::{self, Level};
 use super::scan::load;
@@ -46,8 +47,41 @@ pub(super) fn absorb(
     change: &Transaction<'_>,
     currents: Vec<(SeriesId, Kind, Current)>,
 ) -> Result<(), Error> {
+    change_records(
+        change,
+        currents,
+        |(id, ..)| *id,
+        |record, (_, kind, current)| {
+            record.absorb(kind, &current);
+        },
+    )
+}
+
+/// Takes what was deleted out of the stored records: of each series what goes and what is left.
+pub(super) fn take_out(
+    change: &Transaction<'_>,
+    deleted: &[(SeriesId, Kind, Current, Current)],
+) -> Result<(), Error> {
+    change_records(
+        change,
+        deleted,
+        |(id, ..)| *id,
+        |record, (_, kind, removed, kept)| {
+            record.without(*kind, removed, kept);
+        },
+    )
+}
+
+/// Changes the records of some series, each span of them read and written once.
+fn change_records<T>(
+    change: &Transaction<'_>,
+    changes: impl IntoIterator<Item = T>,
+    id: impl Fn(&T) -> SeriesId,
+    apply: impl Fn(&mut Current, T),
+) -> Result<(), Error> {
     let mut spans: BTreeMap<SeriesId, Records> = BTreeMap::new();
-    for (id, kind, current) in currents {
+    for one in changes {
+        let id = id(&one);
         let records = match spans.entry(span_of(id)) {
             Entry::Occupied(span) => span.into_mut(),
             Entry::Vacant(span) => {
@@ -55,7 +89,7 @@ pub(super) fn absorb(
                 span.insert(records)
             }
         };
-        records.entry(id).or_default().absorb(kind, &current);
+        apply(records.entry(id).or_default(), one);
     }
     for (first, records) in &spans {
         write_row(change, *first, records).map_err(error)?;
@@ -86,13 +120,17 @@ fn for_each_fresh(
     connection: &Connection,
     call: &mut impl FnMut(SeriesId, Timestamp, Fold) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let cuts = Cuts::read(connection)?;
     for run in run::live(connection).map_err(error)? {
         if run.level != Level::Fresh {
             continue;
         }
+        let cuts = cuts.of(run.id);
         for kind in [Kind::Counter, Kind::Rolling] {
             for block in run::blocks(connection, run.id, kind).map_err(error)? {
-                read_block(connection, block)?.try_for_each(&mut *call)?;
+                let mut rows = read_block(connection, block)?;
+                cuts.apply(&mut rows);
+                rows.try_for_each(&mut *call)?;
             }
         }
     }

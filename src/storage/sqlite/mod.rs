@@ -8,14 +8,16 @@ mod commit;
 mod compact;
 mod connect;
 mod current;
+mod delete;
 mod plan;
+mod preview;
 mod quarantine;
 mod run;
 mod scan;
 mod schema;
 
 use super::policy::Policy;
-use super::{Commit, Durability, Error, Flush, More, Recovered};
+use super::{Commit, Deleted, Deletion, Durability, Effect, Error, Flush, More, Recovered};
 use super::{Scan, Scanned, Status, Storage, block};
 use async_trait::async_trait;
 use catalogue::Known;
@@ -26,8 +28,9 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// What the SQLite backend may be told.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +52,10 @@ pub struct Sqlite {
     path: PathBuf,
     pools: Pools,
     limits: plan::Limits,
+    /// The right to change runs.
+    tidying: Semaphore,
+    /// How many wait for it, for whom a merge gives up.
+    waiting: AtomicUsize,
     last_commit: Mutex<Instant>,
     /// The time as of the last that said it.
     now: Mutex<Timestamp>,
@@ -74,6 +81,8 @@ impl Sqlite {
             path,
             pools,
             limits: plan::Limits::default(),
+            tidying: Semaphore::new(1),
+            waiting: AtomicUsize::new(0),
             last_commit: Mutex::new(Instant::now()),
             now: Mutex::new(now),
             known: Arc::default(),
@@ -92,6 +101,66 @@ impl Sqlite {
     async fn put_aside(&self, block: i64) -> Result<(), Error> {
         let now = *self.now.lock();
         self.pools.write(move |connection| quarantine::put_aside(connection, block, now)).await
+    }
+
+    /// Takes the right to change runs from whoever merges: a merge gives up and is planned again, so
+    /// this waits for a step of it at most.
+    async fn turn(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Error> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let turn = tokio::time::timeout_at(deadline.into(), self.tidying.acquire()).await;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        turn.map_err(|_| Error::Deadline)?.map_err(|_| connect::closed())
+    }
+
+    /// A part of the housekeeping.
+    async fn tidy(&self, now: Timestamp, policy: &Arc<Policy>) -> Result<More, Error> {
+        *self.now.lock() = now;
+        let sign = move |connection: &mut Connection| {
+            let meta = schema::Meta::read(connection)?;
+            if now.as_ms() - meta.active.as_ms() >= LIFE_SIGN_MS {
+                schema::set_active(connection, now, false)?;
+            }
+            run::give_up_unpublished(connection).map_err(connect::error)
+        };
+        self.pools.write(sign).await?;
+        self.pools.checkpoint(self.size_of("-wal")).await?;
+        let delete = |connection: &mut Connection| run::delete_dead(connection, STEP_BYTES);
+        if self.pools.write(delete).await? {
+            return Ok(More::Yes);
+        }
+        let (planning, limits) = (policy.clone(), self.limits);
+        let plan = move |connection: &mut Connection| {
+            let runs = run::live(connection).map_err(connect::error)?;
+            Ok(match delete::next(connection, &runs)? {
+                delete::Next::Nothing => {
+                    let job = plan::plan(&runs, &limits, now, &planning);
+                    job.map_or(delete::Next::Nothing, delete::Next::Do)
+                }
+                next => next,
+            })
+        };
+        let next = self.pools.read(plan).await?;
+        if let delete::Next::Forget(done) = next {
+            let forget = move |c: &mut Connection| delete::forget_deletions(c, &done);
+            self.pools.write(forget).await?;
+            return Ok(More::Yes);
+        }
+        if let delete::Next::Do(job) = next {
+            // What was put aside is not there when it is planned again.
+            match compact::run(&self.pools, job, now, policy, &self.waiting).await {
+                Err(Error::Damaged(block, _)) => self.put_aside(block).await?,
+                done => done?,
+            }
+            return Ok(More::Yes);
+        }
+        let idle = self.last_commit.lock().elapsed() >= IDLE;
+        let slack = if idle { 100 } else { 10 };
+        let more = self.pools.write(move |connection| schema::give_space_back(connection, slack));
+        let more = more.await?;
+        if idle && more == More::No {
+            self.pools.empty_log(self.size_of("-wal")).await?;
+        }
+        Ok(more)
     }
 
     /// Bytes of the database file, or of the one beside it with this suffix.
@@ -127,8 +196,10 @@ impl Storage for Sqlite {
                 ))),
             });
             let series = series.collect::<Result<_, _>>()?;
+            let counts = loaded.counts();
             *known.lock() = Some(loaded);
-            Ok(Recovered { incarnation: meta.incarnation, flush_seq: meta.flush_seq, series })
+            let schema::Meta { incarnation, flush_seq, .. } = meta;
+            Ok(Recovered { incarnation, flush_seq, series, counts })
         };
         loop {
             let read = self.pools.write(recover.clone()).await;
@@ -191,42 +262,41 @@ impl Storage for Sqlite {
         }
     }
 
+    async fn delete(&self, deletion: Deletion) -> Result<Vec<Deleted>, Error> {
+        if deletion.series.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _turn = self.turn(deletion.deadline).await?;
+        let deletion = Arc::new(deletion);
+        let weighed = loop {
+            let weighing = deletion.clone();
+            let weigh = move |connection: &mut Connection| delete::weigh(connection, &weighing);
+            let read = self.pools.read_until(deletion.deadline, weigh).await;
+            if let Some(weighed) = self.readable(read).await? {
+                break weighed;
+            }
+        };
+        if deletion.dry_run {
+            return Ok(weighed.into_deleted());
+        }
+        let known = self.known.clone();
+        let delete = move |connection: &mut Connection| {
+            delete::delete(connection, &deletion, &weighed)?;
+            // What the file holds is read again by the next commit.
+            known.lock().take();
+            Ok(weighed.into_deleted())
+        };
+        self.pools.write(delete).await
+    }
+
     async fn maintain(&self, now: Timestamp, policy: &Arc<Policy>) -> Result<More, Error> {
-        *self.now.lock() = now;
-        let sign = move |connection: &mut Connection| {
-            let meta = schema::Meta::read(connection)?;
-            if now.as_ms() - meta.active.as_ms() >= LIFE_SIGN_MS {
-                schema::set_active(connection, now, false)?;
-            }
-            run::give_up_unpublished(connection).map_err(connect::error)
-        };
-        self.pools.write(sign).await?;
-        self.pools.checkpoint(self.size_of("-wal")).await?;
-        let delete = |connection: &mut Connection| run::delete_dead(connection, STEP_BYTES);
-        if self.pools.write(delete).await? {
-            return Ok(More::Yes);
-        }
-        let (planning, limits) = (policy.clone(), self.limits);
-        let plan = move |connection: &mut Connection| {
-            let runs = run::live(connection).map_err(connect::error)?;
-            Ok(plan::plan(&runs, &limits, now, &planning))
-        };
-        if let Some(job) = self.pools.read(plan).await? {
-            // What was put aside is not there when it is planned again.
-            match compact::run(&self.pools, job, now, policy).await {
-                Err(Error::Damaged(block, _)) => self.put_aside(block).await?,
-                done => done?,
-            }
-            return Ok(More::Yes);
-        }
-        let idle = self.last_commit.lock().elapsed() >= IDLE;
-        let slack = if idle { 100 } else { 10 };
-        let more = self.pools.write(move |connection| schema::give_space_back(connection, slack));
-        let more = more.await?;
-        if idle && more == More::No {
-            self.pools.empty_log(self.size_of("-wal")).await?;
-        }
-        Ok(more)
+        let _turn = self.tidying.acquire().await.map_err(|_| connect::closed())?;
+        self.tidy(now, policy).await
+    }
+
+    async fn preview(&self, policy: &Arc<Policy>, deadline: Instant) -> Result<Vec<Effect>, Error> {
+        let _turn = self.turn(deadline).await?;
+        preview::preview(&self.pools, policy, deadline).await
     }
 
     async fn status(&self) -> Result<Status, Error> {

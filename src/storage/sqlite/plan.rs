@@ -56,12 +56,15 @@ pub(super) enum Job {
     Day(Range, Vec<Run>),
     /// Drops all that a day has.
     Drop(Vec<Run>),
+    /// Rewrites a run without what was deleted of it.
+    Purge(Run),
 }
 
 impl Job {
     pub(super) fn runs(&self) -> &[Run] {
         match self {
             Self::Leave(runs) | Self::Join(runs) | Self::Day(_, runs) | Self::Drop(runs) => runs,
+            Self::Purge(run) => std::slice::from_ref(run),
         }
     }
 }

@@ -22,6 +22,15 @@ pub(super) enum Level {
     Day,
 }
 
+/// The level of this number.
+pub(super) const fn level_of(number: i64) -> Level {
+    match number {
+        0 => Level::Fresh,
+        1 => Level::Part,
+        _ => Level::Day,
+    }
+}
+
 /// Whether a run is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -188,11 +197,7 @@ pub(super) fn live(connection: &Connection) -> rusqlite::Result<Vec<Run>> {
     let runs = select.query_map([State::Live as i64], |row| {
         Ok(Run {
             id: row.get(0)?,
-            level: match row.get(1)? {
-                0i64 => Level::Fresh,
-                1 => Level::Part,
-                _ => Level::Day,
-            },
+            level: level_of(row.get(1)?),
             seq: row.get::<_, i64>(2)? as u64,
             first: Timestamp::from_ms(row.get(3)?),
             rows: row.get::<_, i64>(4)? as u64,

@@ -6,7 +6,9 @@
 use super::super::block::{BlockError, View};
 use super::super::{Error, Gap, Missing, Scan, Scanned, Steps};
 use super::connect::error;
+use super::delete::Cuts;
 use super::quarantine;
+use super::run::{self, Level};
 use super::schema::Meta;
 use model::{Range, SeriesId, Timestamp, Width};
 use rusqlite::Connection;
@@ -20,12 +22,15 @@ const BLOCKS: &str = "FROM run CROSS JOIN (SELECT 1 AS kind UNION ALL SELECT 2) 
       AND directory.last_series >= ?3 AND directory.first_series <= ?4
       AND directory.last_ms >= ?1 AND directory.first_ms < ?2";
 
-struct Entry {
-    id: i64,
-    first: SeriesId,
-    last: SeriesId,
-    width: Width,
-    checksum: u32,
+/// A block, as the directory has it.
+pub(super) struct Entry {
+    pub(super) id: i64,
+    pub(super) run: i64,
+    pub(super) level: Level,
+    pub(super) first: SeriesId,
+    pub(super) last: SeriesId,
+    pub(super) width: Width,
+    pub(super) checksum: u32,
 }
 
 /// Reads what the scan asks for.
@@ -44,6 +49,7 @@ pub(super) fn scan(connection: &mut Connection, scan: Scan) -> Result<Scanned, E
         widest(&snapshot, scan.range, scan.bounds).map_err(error)?
     };
     scan.check_step(tier)?;
+    let cuts = Cuts::read(&snapshot)?;
     let mut steps = Steps::new(scan.series.clone(), scan.step, scan.parts);
     for entry in entries {
         if !steps.touches(entry.first, entry.last) {
@@ -52,7 +58,8 @@ pub(super) fn scan(connection: &mut Connection, scan: Scan) -> Result<Scanned, E
         if Instant::now() >= scan.deadline {
             return Err(Error::Deadline);
         }
-        let read = |data: &[u8]| read_block(data, entry.checksum, &scan, &mut steps);
+        let cuts = cuts.of(entry.run);
+        let read = |data: &[u8]| read_block(data, entry.checksum, &scan, &cuts, &mut steps);
         let read = load(&snapshot, entry.id, read)?;
         read.map_err(|error| quarantine::unreadable(entry.id, &error))?;
     }
@@ -67,13 +74,16 @@ fn read_block(
     data: &[u8],
     checksum: u32,
     scan: &Scan,
+    cuts: &Cuts,
     steps: &mut Steps,
 ) -> Result<(), BlockError> {
     let view = View::checked(data, checksum)?;
     for segment in view.segments() {
         let in_time = segment.last >= scan.range.start && segment.first < scan.range.end;
         if in_time && steps.touches(segment.first_series, segment.last_series) {
-            steps.add_rows(view.read(segment, scan.parts)?, scan.range);
+            let mut rows = view.read(segment, scan.parts)?;
+            cuts.apply(&mut rows);
+            steps.add_rows(rows, scan.range);
         }
     }
     Ok(())
@@ -90,13 +100,14 @@ fn widest(
     Ok(widest.and_then(|ms| Width::from_ms(ms).ok()))
 }
 
-fn directory(
+/// The blocks that may hold something of these series in a range, in the order of commits.
+pub(super) fn directory(
     connection: &Connection,
     range: Range,
     series: (SeriesId, SeriesId),
 ) -> rusqlite::Result<Vec<Entry>> {
     let select = format!(
-        "SELECT directory.id, first_series, last_series, width_ms, checksum {BLOCKS}
+        "SELECT directory.id, first_series, last_series, width_ms, checksum, run.id, level {BLOCKS}
          ORDER BY run.seq, run.id, directory.kind, last_series, directory.id"
     );
     let mut select = connection.prepare_cached(&select)?;
@@ -106,6 +117,8 @@ fn directory(
         let width = width.map_err(|_| rusqlite::Error::IntegralValueOutOfRange(3, 0))?;
         Ok(Entry {
             id: row.get(0)?,
+            run: row.get(5)?,
+            level: run::level_of(row.get(6)?),
             first: series(1)?,
             last: series(2)?,
             width,

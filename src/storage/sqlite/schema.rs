@@ -38,16 +38,17 @@ const STEPS: &[M<'_>] = &[M::up(
      ) STRICT;
      -- Label names and values, each once.
      CREATE TABLE text (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;
-     -- labels: text ids as LEB128 varints, name and value in turn.
+     -- labels: text ids as LEB128 varints, name and value in turn. A series that was deleted has no
+     -- metric; it stands there so that its id is not given again.
      CREATE TABLE series (
          id INTEGER PRIMARY KEY,
-         metric INTEGER NOT NULL REFERENCES metric,
+         metric INTEGER REFERENCES metric,
          labels BLOB NOT NULL
      ) STRICT;
      -- Sorted sets of blocks. level: 0 a flush, 1 a part of a day, 2 a day. state: 0 being written,
      -- 1 seen, 2 replaced. seq: the last flush in it. form: what retention asked of the day.
      CREATE TABLE run (
-         id INTEGER PRIMARY KEY,
+         id INTEGER PRIMARY KEY AUTOINCREMENT,
          level INTEGER NOT NULL,
          state INTEGER NOT NULL,
          seq INTEGER NOT NULL,
@@ -57,6 +58,15 @@ const STEPS: &[M<'_>] = &[M::up(
          bytes INTEGER NOT NULL,
          made_ms INTEGER NOT NULL,
          form TEXT NOT NULL
+     ) STRICT;
+     -- Folds that are deleted: in the runs up to this one, those whose buckets start from first_ms to
+     -- before end_ms, of these series: ids as LEB128 varints, each as the distance from the one before.
+     CREATE TABLE deletion (
+         id INTEGER PRIMARY KEY,
+         run INTEGER NOT NULL,
+         first_ms INTEGER NOT NULL,
+         end_ms INTEGER NOT NULL,
+         series BLOB NOT NULL
      ) STRICT;
      -- Where the blocks are, apart from their bytes so that it is small.
      CREATE TABLE directory (
