@@ -14,7 +14,12 @@ const PREFIX: &str = "HEALTH_";
 
 /// A metrics service in one binary: counters and rolling metrics over gRPC, kept in one SQLite file.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "healthd", version, args_override_self = true)]
+#[command(
+    name = "healthd",
+    version,
+    args_override_self = true,
+    after_help = "healthd sql asks a service or a file in SQL: see healthd sql --help"
+)]
 #[group(skip)]
 pub struct Config {
     /// Keep metrics in a file. With false they are kept in memory and end with the process

@@ -1,10 +1,12 @@
-//! The command line: flags in, exit code out. 0 after a clean stop, 1 after a failure, 2 for a wrong
+//! The command line: flags in, exit code out. `healthd` serves, `healthd sql` asks. 0 after a clean stop, 1 after a failure, 2 for a wrong
 //! flag, 130 when a second signal cut the stop short.
 
+use clap::Parser;
 use healthd::app::App;
 use healthd::config::Config;
+use healthd::console;
 use healthd::engine::Clock;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -13,6 +15,11 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if words.nth(1).is_some_and(|word| word == "sql") {
+        let words = std::iter::once("healthd sql".into()).chain(words);
+        return ask(console::Command::parse_from(words));
+    }
     let (config, warnings) = match Config::read(std::env::args_os(), std::env::vars_os()) {
         Ok(read) => read,
         Err(error) => error.exit(),
@@ -40,6 +47,17 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Asks instead of serving.
+fn ask(command: console::Command) -> ExitCode {
+    match command.run(&mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -12,10 +12,11 @@ use std::path::Path;
 use tokens::{Kind, Token, imported, imported_above, is_root, tokens};
 
 /// What each module at the server's root may import of the others: the table of src/lib.rs.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
-    ("main", &["app", "config", "engine"]),
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
+    ("main", &["app", "config", "console", "engine"]),
     ("lib", &[]),
     ("app", &["config", "serve", "collect", "engine", "state", "storage"]),
+    ("console", &["serve", "engine", "storage"]),
     ("config", &["serve", "collect", "engine", "state", "storage"]),
     ("serve", &["engine", "state", "storage"]),
     ("collect", &["engine", "state", "storage"]),

@@ -15,6 +15,7 @@ mod query;
 mod rejection;
 mod retention;
 mod round;
+mod sql;
 
 pub use clock::Clock;
 pub use delete::{Delete, DeletedInfo};
@@ -27,6 +28,8 @@ pub use preview::{Preview, Treatment};
 pub use query::{ComponentInfo, CurrentInfo, MetricInfo};
 pub use rejection::{MAX_MESSAGES, Reason, Rejection};
 pub use retention::{HOLD_IF_WRONG, Overrides, RetentionSetting};
+
+pub use sql::{Sql, of_query as sql_error};
 
 use crate::state::{Denied, Seed, State};
 use crate::storage::{self, Durability, Incarnation, Storage};

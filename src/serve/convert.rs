@@ -3,7 +3,7 @@
 use super::proto::v1;
 use crate::engine::{self, Coverage, Reason};
 use crate::state::Value;
-use crate::storage::{Durability, Gap, Missing};
+use crate::storage::{Durability, Gap, Missing, SqlValue};
 use model::{Fold, Kind, Labels, Timestamp, Width};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -218,6 +218,18 @@ pub(super) fn to_coverage(coverage: Coverage) -> v1::Coverage {
         omitted: coverage.omitted,
         advice: coverage.advice,
     }
+}
+
+pub(super) fn to_sql_value(value: SqlValue) -> v1::SqlValue {
+    use v1::sql_value::Kind;
+    let kind = match value {
+        SqlValue::Null => None,
+        SqlValue::Integer(number) => Some(Kind::Integer(number)),
+        SqlValue::Real(number) => Some(Kind::Real(number)),
+        SqlValue::Text(text) => Some(Kind::Text(text)),
+        SqlValue::Bytes(bytes) => Some(Kind::Data(bytes)),
+    };
+    v1::SqlValue { kind }
 }
 
 fn to_gap(gap: Gap) -> v1::Gap {

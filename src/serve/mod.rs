@@ -4,6 +4,7 @@
 //! UNAVAILABLE with the time after which to come back.
 
 mod admin;
+mod ask;
 mod call;
 mod convert;
 mod drain;
@@ -11,6 +12,8 @@ mod ingest;
 mod linger;
 mod page;
 pub mod proto;
+
+pub use ask::ask_sql;
 mod query;
 mod status;
 

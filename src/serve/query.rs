@@ -1,10 +1,13 @@
 //! QueryService: lists, current values, points of a range.
 
 use super::call::Deadline;
-use super::convert::{self, to_component, to_coverage, to_current, to_metric, to_points};
+use super::convert::{
+    self, to_component, to_coverage, to_current, to_metric, to_points, to_sql_value,
+};
 use super::page::{Page, Sizes};
 use super::proto::v1;
-use crate::engine::{Engine, Error, Extract, Extraction};
+use crate::engine::{Engine, Error, Extract, Extraction, Sql};
+use crate::storage::SqlAnswer;
 use model::Selector;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -121,6 +124,41 @@ impl v1::query_service_server::QueryService for Service {
         }
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+
+    type SqlStream = ReceiverStream<Result<v1::SqlResponse, Status>>;
+
+    async fn sql(
+        &self,
+        request: Request<v1::SqlRequest>,
+    ) -> Result<Response<Self::SqlStream>, Status> {
+        let deadline = Deadline::of(&request);
+        let v1::SqlRequest { query, max_rows } = request.into_inner();
+        let answer = self.engine.sql(Sql { query, max_rows, deadline }).await?;
+        let (answers, stream) = mpsc::channel(MESSAGES_AHEAD);
+        let sending = send_table(answer, answers);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(sending).await });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Sends an answer part by part. A client that is gone ends it.
+async fn send_table(answer: SqlAnswer, answers: mpsc::Sender<Result<v1::SqlResponse, Status>>) {
+    let mut message = v1::SqlResponse { columns: answer.columns, ..Default::default() };
+    let mut bytes = 0;
+    for row in answer.rows {
+        let row = v1::SqlRow { values: row.into_iter().map(to_sql_value).collect() };
+        bytes += row.encoded_len();
+        message.rows.push(row);
+        if bytes >= MESSAGE_BYTES {
+            bytes = 0;
+            if answers.send(Ok(std::mem::take(&mut message))).await.is_err() {
+                return;
+            }
+        }
+    }
+    message.truncated = answer.truncated;
+    drop(answers.send(Ok(message)).await);
 }
 
 fn some(text: &str) -> Option<&str> {

@@ -3,17 +3,19 @@
 //! The same blocks as on disk, so the same answers; the oldest are dropped to stay within the budget,
 //! and every answer that touches their time says so.
 
-use super::block::{self, Block};
+use super::block::{self, Block, BlockError};
+use super::sqlite::sql::{self, Cuts, Listed, Names, Source};
 use super::{
     Commit, Deleted, Deletion, Durability, Effect, Error, Flush, Gap, Incarnation, Missing, More,
     Policy,
 };
-use super::{Recovered, Scan, Scanned, Status, Steps, Storage};
+use super::{Recovered, Scan, Scanned, SqlAnswer, SqlQuery, Status, Steps, Storage};
 use async_trait::async_trait;
 use model::{ComponentId, Current, Range, Series, SeriesId, Timestamp};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// What the memory backend may be told.
@@ -128,6 +130,20 @@ impl Storage for Memory {
 
     async fn preview(&self, _: &Arc<Policy>, _: Instant) -> Result<Vec<Effect>, Error> {
         Ok(Vec::new())
+    }
+
+    async fn sql(&self, query: SqlQuery) -> Result<SqlAnswer, Error> {
+        let (series, blocks) = {
+            let inner = self.inner.lock();
+            let series = inner.series.values().map(|(series, _)| series.clone()).collect();
+            (series, inner.blocks.iter().cloned().collect())
+        };
+        let waiting = Arc::new(AtomicBool::new(true));
+        let waits = waiting.clone();
+        let run = move || sql::run(Box::new(Moment { series, blocks }), &query, waits);
+        let running = tokio::task::spawn_blocking(run);
+        let _ended = Ended(waiting);
+        running.await.map_err(|error| Error::Unavailable(error.to_string()))?
     }
 
     async fn status(&self) -> Result<Status, Error> {
@@ -245,6 +261,56 @@ impl Inner {
             let start = before.start.min(block.bounds.first);
             self.dropped = Some(Range::new(start, before.end.max(end)));
         }
+    }
+}
+
+/// Tells a statement that nobody waits for it any more.
+struct Ended(Arc<AtomicBool>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What was kept at one moment.
+struct Moment {
+    series: Vec<Arc<Series>>,
+    blocks: Vec<Arc<Block>>,
+}
+
+impl Source for Moment {
+    fn series(&mut self, of: &Names) -> Result<Vec<Arc<Series>>, Error> {
+        let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|w| w == name);
+        let series = self.series.iter().filter(|series| {
+            is(&of.component, &series.metric.component) && is(&of.metric, &series.metric.name)
+        });
+        Ok(series.cloned().collect())
+    }
+
+    fn blocks(
+        &mut self,
+        range: Range,
+        _series: (SeriesId, SeriesId),
+    ) -> Result<Vec<Listed>, Error> {
+        let wanted = self.blocks.iter().enumerate().filter(|(_, block)| overlaps(block, range));
+        let listed = wanted.map(|(place, block)| Listed {
+            id: place as i64,
+            first: block.bounds.first_series,
+            last: block.bounds.last_series,
+            checksum: block.bounds.checksum,
+            made: block.bounds.last,
+            cuts: Cuts::default(),
+        });
+        Ok(listed.collect())
+    }
+
+    fn load(&mut self, block: &Listed) -> Result<Vec<u8>, Error> {
+        Ok(self.blocks[block.id as usize].data.clone())
+    }
+
+    fn unreadable(&self, _: &Listed, why: &BlockError) -> Error {
+        Error::Corrupt(format!("a block in memory: {why}"))
     }
 }
 

@@ -225,6 +225,55 @@ pub struct Remains {
     pub dropped: u64,
 }
 
+/// A statement over the table `metrics`.
+#[derive(Clone, Debug)]
+pub struct SqlQuery {
+    /// In SQLite's SQL.
+    pub text: String,
+    /// The most rows of the answer.
+    pub max_rows: usize,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// What a statement gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SqlAnswer {
+    /// The names of the columns.
+    pub columns: Vec<String>,
+    /// A value for each column.
+    pub rows: Vec<Vec<SqlValue>>,
+    /// Whether there are more rows.
+    pub truncated: bool,
+}
+
+/// A value of SQLite.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SqlValue {
+    /// None.
+    Null,
+    /// A whole number.
+    Integer(i64),
+    /// Another number.
+    Real(f64),
+    /// A text.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+impl SqlValue {
+    /// Bytes of memory, near enough.
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Null | Self::Integer(_) | Self::Real(_) => 0,
+                Self::Text(text) => text.len(),
+                Self::Bytes(bytes) => bytes.len(),
+            }
+    }
+}
+
 /// How the storage is.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -319,6 +368,10 @@ pub trait Storage: Send + Sync + 'static {
 
     /// What a policy would do to what is stored, by day. Housekeeping rests meanwhile.
     async fn preview(&self, policy: &Arc<Policy>, deadline: Instant) -> Result<Vec<Effect>, Error>;
+
+    /// Runs a statement over the table `metrics`, which has a row for each stored fold. What is wrong
+    /// with it is Invalid.
+    async fn sql(&self, query: SqlQuery) -> Result<SqlAnswer, Error>;
 
     /// How the storage is.
     async fn status(&self) -> Result<Status, Error>;

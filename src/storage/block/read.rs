@@ -188,6 +188,11 @@ impl<D: AsRef<[u8]>> View<D> {
 }
 
 impl Segment {
+    /// How many rows it has.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     fn new(
         width: Width,
         series: u64,

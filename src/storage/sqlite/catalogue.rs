@@ -6,6 +6,7 @@
 use super::super::Error;
 use super::super::block::{Reader, write_varint};
 use super::connect::error;
+use super::sql::Names;
 use model::{ComponentId, Kind, Labels, Metric, Series, SeriesId};
 use rusqlite::{Connection, Transaction, params};
 use std::collections::HashMap;
@@ -149,7 +150,7 @@ pub(super) fn load(connection: &Connection) -> Result<(Known, Vec<Series>), Erro
         let metric = Metric {
             component: components.get(&i64::from(component)).cloned().unwrap_or_default(),
             name,
-            kind: if row.get::<_, i64>(3)? == 1 { Kind::Counter } else { Kind::Rolling },
+            kind: kind_of(row.get(3)?),
             unit: row.get(4)?,
             description: row.get(5)?,
         };
@@ -171,12 +172,83 @@ pub(super) fn load(connection: &Connection) -> Result<(Known, Vec<Series>), Erro
         Ok(())
     })?;
     match damaged {
-        Some(id) => {
-            let id = id.as_u64();
-            Err(Error::Corrupt(format!("series {id} refers to a name that is not stored")))
-        }
+        Some(id) => Err(nameless(id)),
         None => Ok((known, series)),
     }
+}
+
+/// The series of these names, in the order of ids.
+pub(super) fn select(connection: &Connection, of: &Names) -> Result<Vec<Arc<Series>>, Error> {
+    let read = || {
+        let (mut found, mut metrics) = (Vec::new(), HashMap::new());
+        for (first, last) in spans(connection, of)? {
+            let select = "SELECT series.id, series.metric, series.labels, metric.name, kind, unit,
+                                 description, component.name
+                 FROM series JOIN metric ON metric.id = series.metric
+                      JOIN component ON component.id = metric.component
+                 WHERE series.id BETWEEN ?1 AND ?2 AND (?3 IS NULL OR metric.name = ?3)
+                 ORDER BY series.id";
+            let mut select = connection.prepare_cached(select)?;
+            let mut rows = select.query(params![first, last, of.metric])?;
+            while let Some(row) = rows.next()? {
+                let metric = metrics.entry(row.get::<_, i64>(1)?).or_insert(Arc::new(Metric {
+                    component: row.get(7)?,
+                    name: row.get(3)?,
+                    kind: kind_of(row.get(4)?),
+                    unit: row.get(5)?,
+                    description: row.get(6)?,
+                }));
+                let id = SeriesId::from_u64(row.get::<_, i64>(0)? as u64);
+                let labels = row.get::<_, Vec<u8>>(2)?;
+                found.push((id, metric.clone(), labels));
+            }
+        }
+        Ok(found)
+    };
+    let found = read().map_err(error)?;
+    let mut texts: HashMap<i64, Arc<str>> = HashMap::new();
+    let series = found.into_iter().map(|(id, metric, labels)| {
+        add_texts(connection, &labels, &mut texts)?;
+        let labels = read_labels(&labels, &texts).ok_or_else(|| nameless(id))?;
+        Ok(Arc::new(Series { id, metric, labels }))
+    });
+    series.collect()
+}
+
+/// The ids that series of a component can have: those of each time that it was new.
+fn spans(connection: &Connection, of: &Names) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let Some(component) = &of.component else { return Ok(vec![(0, i64::MAX)]) };
+    let mut select = connection.prepare_cached("SELECT id FROM component WHERE name = ?1")?;
+    let spans = select.query_map([component], |row| {
+        let component: ComponentId = row.get(0)?;
+        let id = |ordinal| SeriesId::new(component, ordinal).as_u64() as i64;
+        Ok((id(0), id(u32::MAX)))
+    })?;
+    spans.collect()
+}
+
+/// Reads those texts that labels refer to and that are not known yet.
+fn add_texts(
+    connection: &Connection,
+    labels: &[u8],
+    texts: &mut HashMap<i64, Arc<str>>,
+) -> Result<(), Error> {
+    let mut reader = Reader::new(labels);
+    while let Some(id) = reader.varint().ok().and_then(|id| i64::try_from(id).ok()) {
+        if !texts.contains_key(&id) {
+            let select = "SELECT text FROM text WHERE id = ?1";
+            let text = connection.prepare_cached(select).and_then(|mut select| {
+                let mut rows = select.query([id])?;
+                rows.next()?.map(|row| row.get(0)).transpose()
+            });
+            texts.extend(text.map_err(error)?.map(|text| (id, text)));
+        }
+    }
+    Ok(())
+}
+
+fn nameless(id: SeriesId) -> Error {
+    Error::Corrupt(format!("series {} refers to a name that is not stored", id.as_u64()))
 }
 
 fn each(
@@ -203,6 +275,10 @@ fn read_labels(bytes: &[u8], texts: &HashMap<i64, Arc<str>>) -> Option<Labels> {
     }
     let pairs: Vec<(&str, &str)> = parts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     parts.len().is_multiple_of(2).then(|| Labels::new(pairs.into_iter()).ok()).flatten()
+}
+
+const fn kind_of(code: i64) -> Kind {
+    if code == 1 { Kind::Counter } else { Kind::Rolling }
 }
 
 pub(super) const fn kind_code(kind: Kind) -> i64 {

@@ -154,8 +154,8 @@ impl Pools {
         };
         let get = tokio::time::timeout_at(deadline.into(), get);
         let (_turn, connection, reopened) = get.await.map_err(|_| Error::Deadline)??;
-        let waiting = Waiting(Arc::new(AtomicBool::new(true)));
-        let waits = waiting.0.clone();
+        let waiting = Waiting::default();
+        let waits = waiting.flag();
         let read = move |connection: &mut Connection| {
             let over = move || !waits.load(Ordering::Relaxed) || Instant::now() >= deadline;
             connection.progress_handler(OPS_BETWEEN_LOOKS, Some(over)).map_err(error)?;
@@ -221,7 +221,20 @@ impl Pools {
 }
 
 /// Tells a read whether anyone still waits for it.
-struct Waiting(Arc<AtomicBool>);
+pub(super) struct Waiting(Arc<AtomicBool>);
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl Waiting {
+    /// True for as long as somebody waits.
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {

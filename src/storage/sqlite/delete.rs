@@ -27,7 +27,7 @@ pub(super) struct Cut {
 
 /// Those of one run.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cuts(Vec<Cut>);
+pub(in crate::storage) struct Cuts(Vec<Cut>);
 
 impl Cuts {
     /// All that are not carried out yet.

@@ -15,10 +15,13 @@ mod quarantine;
 mod run;
 mod scan;
 mod schema;
+mod source;
+pub(super) mod sql;
+mod table;
 
 use super::policy::Policy;
 use super::{Commit, Deleted, Deletion, Durability, Effect, Error, Flush, More, Recovered};
-use super::{Scan, Scanned, Status, Storage, block};
+use super::{Scan, Scanned, SqlAnswer, SqlQuery, Status, Storage, block};
 use async_trait::async_trait;
 use catalogue::Known;
 use compact::STEP_BYTES;
@@ -26,7 +29,7 @@ use connect::Pools;
 use model::Timestamp;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -299,6 +302,23 @@ impl Storage for Sqlite {
         preview::preview(&self.pools, policy, deadline).await
     }
 
+    async fn sql(&self, query: SqlQuery) -> Result<SqlAnswer, Error> {
+        let waiting = connect::Waiting::default();
+        let query = Arc::new(query);
+        loop {
+            let (path, query, waits) = (self.path.clone(), query.clone(), waiting.flag());
+            let deadline = query.deadline;
+            // On a connection of its own, in the turn of one that reads.
+            let run = move |_: &mut Connection| {
+                sql::run(Box::new(source::Snapshot::open(&path)?), &query, waits)
+            };
+            let answer = self.pools.read_until(deadline, run).await;
+            if let Some(answer) = self.readable(answer).await? {
+                return Ok(answer);
+            }
+        }
+    }
+
     async fn status(&self) -> Result<Status, Error> {
         let (file_bytes, wal_bytes) = (self.size_of(""), self.size_of("-wal"));
         let read = move |connection: &mut Connection| {
@@ -331,6 +351,13 @@ impl Storage for Sqlite {
         drop(self.lock.lock().take());
         Ok(())
     }
+}
+
+/// Runs a statement on a file, whether a service runs on it or not: what is committed is seen.
+pub fn query_file(path: &Path, query: &SqlQuery) -> Result<SqlAnswer, Error> {
+    connect::check_version()?;
+    let source = source::Snapshot::open(path)?;
+    sql::run(Box::new(source), query, Arc::new(AtomicBool::new(true)))
 }
 
 #[cfg(test)]

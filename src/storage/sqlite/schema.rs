@@ -184,16 +184,42 @@ pub(super) fn check_ours(path: &Path) -> Result<(), Error> {
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(error)?;
-    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i32>(0)).map_err(error);
-    let id = number("PRAGMA application_id")?;
-    let tables = number("SELECT count(*) FROM sqlite_schema")?;
-    if id == APPLICATION_ID || (id == 0 && tables == 0) {
-        return Ok(());
+    let id = number(&connection, "PRAGMA application_id")?;
+    let tables = number(&connection, "SELECT count(*) FROM sqlite_schema")?;
+    if id == APPLICATION_ID || (id == 0 && tables == 0) { Ok(()) } else { Err(of_another(id)) }
+}
+
+/// Refuses what this version cannot read without changing it.
+pub(super) fn check_readable(connection: &Connection) -> Result<(), Error> {
+    let id = number(connection, "PRAGMA application_id")?;
+    if id != APPLICATION_ID {
+        return Err(of_another(id));
     }
-    Err(Error::Corrupt(format!(
+    match number(connection, "PRAGMA user_version")? as usize {
+        version if version == STEPS.len() => Ok(()),
+        version if version > STEPS.len() => Err(newer()),
+        _ => Err(Error::Corrupt(
+            "HEALTH_DB_PATH: an older healthd wrote the file; start this one on it first"
+                .to_owned(),
+        )),
+    }
+}
+
+fn number(connection: &Connection, sql: &str) -> Result<i32, Error> {
+    connection.query_row(sql, [], |row| row.get(0)).map_err(error)
+}
+
+fn of_another(id: i32) -> Error {
+    Error::Corrupt(format!(
         "HEALTH_DB_PATH: the file is a database of another program (application_id {id:#x}); \
          choose another file"
-    )))
+    ))
+}
+
+fn newer() -> Error {
+    let text =
+        "HEALTH_DB_PATH: a newer healthd wrote the file; start that one, or choose another file";
+    Error::Corrupt(text.to_owned())
 }
 
 /// Pages that are given back to the file system in one transaction.
@@ -221,13 +247,7 @@ pub(super) fn give_space_back(connection: &mut Connection, one_in: i64) -> Resul
 fn migration_error(error: rusqlite_migration::Error) -> Error {
     use rusqlite_migration::{Error as Migration, MigrationDefinitionError};
     match error {
-        Migration::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => {
-            Error::Corrupt(
-                "HEALTH_DB_PATH: a newer healthd wrote the file; start that one, or choose another \
-                 file"
-                    .to_owned(),
-            )
-        }
+        Migration::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => newer(),
         Migration::RusqliteError { err, .. } => super::connect::error(err),
         other => Error::Unavailable(format!("the file could not be brought up to date: {other}")),
     }
