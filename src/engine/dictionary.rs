@@ -3,7 +3,7 @@
 //! A declaration is checked once; after its first good sample only the series' place is kept, so that
 //! a row costs no look-up and no text.
 
-use super::ingest::{Source, check_series};
+use super::plain::{Source, check_series};
 use super::rejection::{Problem, Reason};
 use crate::state::{Declaration, Place, State, Targets};
 use model::{Kind, Labels, SeriesKey};

@@ -4,54 +4,19 @@
 //! sample is refused with its reason and harms no other.
 
 use super::dictionary::{Declared, Dictionary};
+use super::names::{Name, Names};
+use super::plain::{Plain, PlainTargets, Sample};
 use super::rejection::{Problem, Reason, Rejection, Rejections};
 use super::{Engine, Error};
-use crate::state::{Batch, Declaration, Outcome, Place, State, Targets, Value};
+use crate::state::{Batch, Outcome, Place, State, Value};
 use crate::storage::Durability;
-use model::{
-    Kind, Many, SeriesKey, Sketch, Timestamp, canonical_labels, check_increment, check_name,
-    check_value,
-};
-use std::collections::BTreeMap;
-use std::ops::Range;
+use model::{Kind, Many, Sketch, Timestamp, check_increment, check_value};
 use std::time::Duration;
 
 /// The most samples of one request: what is folded under one cut.
 pub const MAX_SAMPLES: usize = 65_536;
 /// How far ahead of the server's clock a sample may be.
 const MAX_AHEAD: Duration = Duration::from_mins(10);
-/// The longest unit, in bytes.
-const MAX_UNIT_BYTES: usize = 64;
-/// The longest description, in bytes.
-const MAX_DESCRIPTION_BYTES: usize = 1024;
-/// The component of metrics that name none.
-pub const GLOBAL: &str = "global";
-
-/// A sample in the plain form.
-#[derive(Clone, Copy, Debug)]
-pub struct Plain<'a> {
-    /// What it is a sample of.
-    pub source: Source<'a>,
-    /// Its value; none if it was not given.
-    pub value: Option<Value>,
-    /// Its time; none for now.
-    pub time: Option<Timestamp>,
-}
-
-/// A series as a sender describes it.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    /// The component; empty for `global`.
-    pub component: &'a str,
-    /// The metric's name.
-    pub name: &'a str,
-    /// The labels.
-    pub labels: &'a BTreeMap<String, String>,
-    /// The unit; empty if it was not said.
-    pub unit: &'a str,
-    /// What it means; empty if it was not said.
-    pub description: &'a str,
-}
 
 /// Samples as columns: first the rows with increments, then those with observations, then those
 /// that are folds. `refs` is as long as the three together.
@@ -74,7 +39,15 @@ pub struct Stream {
     dictionary: Dictionary,
     plain: Batch,
     packed: Batch,
+    names: Names<Place>,
     labels: String,
+}
+
+impl Stream {
+    /// The series that this stream has named in these bytes before.
+    pub fn find(&self, identity: &[u8]) -> Option<Name> {
+        self.names.find(identity)
+    }
 }
 
 impl Default for Stream {
@@ -83,6 +56,7 @@ impl Default for Stream {
             dictionary: Dictionary::default(),
             plain: State::batch(),
             packed: State::batch(),
+            names: Names::default(),
             labels: String::new(),
         }
     }
@@ -105,14 +79,14 @@ pub struct Receipt {
 
 /// The bounds of sample times.
 #[derive(Clone, Copy)]
-struct Window {
+pub(super) struct Window {
     now: Timestamp,
     oldest: Timestamp,
     newest: Timestamp,
 }
 
 impl Window {
-    fn check(&self, time: Option<Timestamp>) -> Result<Timestamp, Problem> {
+    pub(super) fn check(&self, time: Option<Timestamp>) -> Result<Timestamp, Problem> {
         match time {
             None => Ok(self.now),
             Some(time) if time > self.newest => Err(Problem::new(
@@ -137,7 +111,7 @@ impl Engine {
         &self,
         stream: &mut Stream,
         declared: impl Iterator<Item = Declared<'a>>,
-        plain: impl ExactSizeIterator<Item = Plain<'a>>,
+        plain: impl ExactSizeIterator<Item: Into<Sample<'a>>>,
         packed: &Packed<'_>,
     ) -> Result<Receipt, Error> {
         let samples = plain.len() + packed.rows();
@@ -159,8 +133,9 @@ impl Engine {
         stream.plain.clear();
         stream.packed.clear();
         let first_row = plain.len();
-        let mut targets = PlainTargets::new(&mut stream.labels);
+        let mut targets = PlainTargets::new(&mut stream.names, &mut stream.labels);
         for (index, sample) in plain.enumerate() {
+            let sample = sample.into();
             let staged = targets.stage(&self.state, window, index, &sample, &mut stream.plain);
             if let Err(problem) = staged {
                 refused.push(index, &problem);
@@ -172,6 +147,7 @@ impl Engine {
         receipt.take(intake.fold(&mut stream.packed, &mut stream.dictionary), &mut refused);
         receipt.flush = (receipt.accepted > 0).then(|| intake.generation());
         drop(intake);
+        targets.keep();
         self.finish(&mut receipt, refused);
         Ok(receipt)
     }
@@ -238,112 +214,6 @@ impl Receipt {
             ));
         }
     }
-}
-
-/// Checks what a sender says of a series, appends its canonical labels to `labels`, and gives its
-/// component.
-pub(super) fn check_series<'a>(
-    source: &Source<'a>,
-    labels: &mut String,
-) -> Result<&'a str, Problem> {
-    let component = if source.component.is_empty() { GLOBAL } else { source.component };
-    check_name(component).map_err(|error| Problem::name("component", component, &error))?;
-    check_name(source.name).map_err(|error| Problem::name("name", source.name, &error))?;
-    check_text("unit", source.unit, MAX_UNIT_BYTES)?;
-    check_text("description", source.description, MAX_DESCRIPTION_BYTES)?;
-    let pairs = source.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    canonical_labels(pairs, labels).map_err(|error| Problem::labels(&error))?;
-    Ok(component)
-}
-
-fn check_text(field: &str, text: &str, max_bytes: usize) -> Result<(), Problem> {
-    if text.len() > max_bytes {
-        let message = format!("{field} has {} bytes; at most {max_bytes} are allowed", text.len());
-        return Err(Problem::new(Reason::InvalidText, message));
-    }
-    if text.chars().any(char::is_control) {
-        let message = format!("{field} holds a control character; leave it out");
-        return Err(Problem::new(Reason::InvalidText, message));
-    }
-    Ok(())
-}
-
-fn check_plain(value: Option<Value>) -> Result<(Kind, Value), Problem> {
-    match value {
-        None => Err(Problem::new(
-            Reason::InvalidValue,
-            "no value; set increment for a counter or observation for a rolling metric",
-        )),
-        Some(Value::Increment(value)) => match check_increment(value) {
-            Ok(value) => Ok((Kind::Counter, Value::Increment(value))),
-            Err(error) => Err(Problem::value("increment", error)),
-        },
-        Some(Value::Observation(value)) => match check_value(value) {
-            Ok(value) => Ok((Kind::Rolling, Value::Observation(value))),
-            Err(error) => Err(Problem::value("observation", error)),
-        },
-    }
-}
-
-/// The series of a request's plain samples, one a sample.
-struct PlainTargets<'a, 'l> {
-    targets: Vec<PlainTarget<'a>>,
-    labels: &'l mut String,
-}
-
-struct PlainTarget<'a> {
-    component: &'a str,
-    name: &'a str,
-    labels: Range<usize>,
-    hash: u64,
-    declaration: Declaration<'a>,
-}
-
-impl<'a, 'l> PlainTargets<'a, 'l> {
-    fn new(labels: &'l mut String) -> Self {
-        labels.clear();
-        Self { targets: Vec::new(), labels }
-    }
-
-    fn stage(
-        &mut self,
-        state: &State,
-        window: Window,
-        index: usize,
-        sample: &Plain<'a>,
-        batch: &mut Batch,
-    ) -> Result<(), Problem> {
-        let (kind, value) = check_plain(sample.value)?;
-        let time = window.check(sample.time)?;
-        let before = self.labels.len();
-        let component = check_series(&sample.source, self.labels)?;
-        let labels = before..self.labels.len();
-        let name = sample.source.name;
-        let hash = state.hash(SeriesKey { component, name, labels: &self.labels[labels.clone()] });
-        let declaration =
-            Declaration { kind, unit: sample.source.unit, description: sample.source.description };
-        batch.push(hash, self.targets.len() as u32, index as u32, time, value);
-        self.targets.push(PlainTarget { component, name, labels, hash, declaration });
-        Ok(())
-    }
-}
-
-impl Targets for PlainTargets<'_, '_> {
-    fn key(&self, target: u32) -> (SeriesKey<'_>, u64) {
-        let target = &self.targets[target as usize];
-        let labels = &self.labels[target.labels.clone()];
-        (SeriesKey { component: target.component, name: target.name, labels }, target.hash)
-    }
-
-    fn declaration(&self, target: u32) -> Declaration<'_> {
-        self.targets[target as usize].declaration
-    }
-
-    fn place(&self, _target: u32) -> Option<Place> {
-        None
-    }
-
-    fn found(&mut self, _target: u32, _place: Place) {}
 }
 
 impl Packed<'_> {

@@ -81,15 +81,19 @@ pub(super) fn to_rejection(sequence: u64, rejection: engine::Rejection) -> v1::R
     }
 }
 
+pub(super) fn source(metric: &v1::Metric) -> engine::Source<'_> {
+    engine::Source {
+        component: &metric.component,
+        name: &metric.name,
+        labels: &metric.labels,
+        unit: &metric.unit,
+        description: &metric.description,
+    }
+}
+
 pub(super) fn plain(metric: &v1::Metric) -> engine::Plain<'_> {
     engine::Plain {
-        source: engine::Source {
-            component: &metric.component,
-            name: &metric.name,
-            labels: &metric.labels,
-            unit: &metric.unit,
-            description: &metric.description,
-        },
+        source: source(metric),
         value: metric.value.map(|value| match value {
             v1::metric::Value::Increment(increment) => Value::Increment(increment),
             v1::metric::Value::Observation(observation) => Value::Observation(observation),

@@ -4,9 +4,10 @@
 //! them while it sends. What must reach it are rejections: they are kept for the next ack, and when
 //! there are many, nothing more is read until they are sent.
 
-use super::convert::{declared, packed, plain, to_durability, to_rejection};
-use super::proto::v1;
-use super::status::of_transport;
+use super::convert::{plain, to_durability, to_rejection};
+use super::proto::{ingest::ingest_service_server::IngestService, v1};
+use super::status::{malformed, of_transport};
+use super::wire::{Reading, Wire};
 use crate::engine::{self, Engine, Error, MAX_SAMPLES, Receipt};
 use crate::storage::Durability;
 use std::collections::VecDeque;
@@ -49,12 +50,12 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl v1::ingest_service_server::IngestService for Service {
+impl IngestService for Service {
     type IngestStream = ReceiverStream<Result<v1::IngestResponse, Status>>;
 
     async fn ingest(
         &self,
-        request: Request<Streaming<v1::IngestRequest>>,
+        request: Request<Streaming<Wire>>,
     ) -> Result<Response<Self::IngestStream>, Status> {
         let (answers, stream) = mpsc::channel(ACKS_AHEAD);
         let conversation = Conversation {
@@ -63,6 +64,7 @@ impl v1::ingest_service_server::IngestService for Service {
             stop: self.stop.clone(),
             max_message_bytes: self.max_message_bytes,
             stream: engine::Stream::default(),
+            reading: Reading::default(),
             acks: Acks::new(self.engine.durability()),
         };
         self.tasks.spawn(conversation.run(request.into_inner()));
@@ -97,6 +99,7 @@ struct Conversation {
     stop: CancellationToken,
     max_message_bytes: usize,
     stream: engine::Stream,
+    reading: Reading,
     acks: Acks,
 }
 
@@ -111,7 +114,7 @@ enum End {
 }
 
 impl Conversation {
-    async fn run(mut self, mut requests: Streaming<v1::IngestRequest>) {
+    async fn run(mut self, mut requests: Streaming<Wire>) {
         let end = self.converse(&mut requests).await;
         if matches!(end, End::Gone) {
             return;
@@ -126,7 +129,7 @@ impl Conversation {
         }
     }
 
-    async fn converse(&mut self, requests: &mut Streaming<v1::IngestRequest>) -> End {
+    async fn converse(&mut self, requests: &mut Streaming<Wire>) -> End {
         loop {
             let committed = self.engine.committed_after(self.acks.committed);
             let next = async {
@@ -162,13 +165,17 @@ impl Conversation {
         }
     }
 
-    async fn take(&mut self, request: &v1::IngestRequest) -> Result<(), End> {
+    async fn take(&mut self, request: &Wire) -> Result<(), End> {
+        if let Err(error) = self.reading.read(request, &self.stream) {
+            return Err(End::Failed(malformed(&error.to_string())));
+        }
         let receipt = loop {
+            let reading = &self.reading;
             let receipt = self.engine.ingest(
                 &mut self.stream,
-                request.series.iter().map(declared),
-                request.metrics.iter().map(plain),
-                &packed(request.packed.as_ref()),
+                reading.declared(),
+                reading.samples(),
+                &reading.packed(),
             );
             match receipt {
                 Ok(receipt) => break receipt,

@@ -16,11 +16,12 @@ pub mod proto;
 pub use ask::ask_sql;
 mod query;
 mod status;
+mod wire;
 
 use crate::engine::Engine;
 use linger::Lingering;
+use proto::ingest::ingest_service_server::IngestServiceServer;
 use proto::v1::admin_service_server::AdminServiceServer;
-use proto::v1::ingest_service_server::IngestServiceServer;
 use proto::v1::query_service_server::QueryServiceServer;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

@@ -80,14 +80,17 @@ pub(super) fn of_transport(status: Status, max_message_bytes: usize) -> Status {
             details.add_quota_failure_violation("HEALTH_MAX_MESSAGE_BYTES", &text);
             Status::with_error_details(Code::ResourceExhausted, text, details)
         }
-        Code::Internal if is_malformed(text) => {
-            let text = format!("the message cannot be read as what the method takes: {text}");
-            let mut details = ErrorDetails::with_error_info("MALFORMED_MESSAGE", DOMAIN, []);
-            details.add_bad_request_violation("", &text);
-            Status::with_error_details(Code::InvalidArgument, text, details)
-        }
+        Code::Internal if is_malformed(text) => malformed(text),
         _ => status,
     }
+}
+
+/// INVALID_ARGUMENT for a message that is not what the method takes.
+pub(super) fn malformed(why: &str) -> Status {
+    let text = format!("the message cannot be read as what the method takes: {why}");
+    let mut details = ErrorDetails::with_error_info("MALFORMED_MESSAGE", DOMAIN, []);
+    details.add_bad_request_violation("", &text);
+    Status::with_error_details(Code::InvalidArgument, text, details)
 }
 
 fn is_oversized(text: &str) -> bool {

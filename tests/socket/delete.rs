@@ -106,21 +106,29 @@ async fn a_stream_goes_on_with_a_series_that_was_deleted_under_it(server: Server
     let mut client = server.client().await;
     let (sender, requests) = tokio::sync::mpsc::channel(4);
     let mut acks = client.ingest.ingest(ReceiverStream::new(requests)).await.unwrap().into_inner();
-    let row = |by: f64| v1::Packed { refs: vec![0], increments: vec![by], ..Default::default() };
-    sender.send(packed(vec![declare(0, "c", "n", v1::Kind::Counter)], row(1.0))).await.unwrap();
-    while acks.message().await.unwrap().unwrap().accepted_through < 1 {}
+    // In both forms, of which the stream keeps what it was told of the series.
+    let request = |series: Vec<v1::Series>, by: f64| {
+        let row = v1::Packed { refs: vec![0], increments: vec![by], ..Default::default() };
+        let metrics = vec![labelled(increment("c", "plain", by), &[("k", "v")]); 2];
+        v1::IngestRequest { metrics, ..packed(series, row) }
+    };
+    let declared = vec![declare(0, "c", "n", v1::Kind::Counter)];
+    sender.send(request(declared, 1.0)).await.unwrap();
+    sender.send(request(Vec::new(), 1.0)).await.unwrap();
+    while acks.message().await.unwrap().unwrap().accepted_through < 2 {}
     client.admin.delete_series(all_of("c")).await.unwrap();
     for _ in 0..2 {
-        sender.send(packed(Vec::new(), row(10.0))).await.unwrap();
+        sender.send(request(Vec::new(), 10.0)).await.unwrap();
     }
     drop(sender);
     let mut last = v1::IngestResponse::default();
     while let Some(ack) = acks.message().await.unwrap() {
         last = ack;
     }
-    assert_eq!((last.accepted_samples, last.rejected_count, last.durable_through), (3, 0, 3));
-    assert_eq!(client.current("c").await["n"], 20.0);
-    assert_eq!(client.status().await.series_count, 1);
+    assert_eq!((last.accepted_samples, last.rejected_count, last.durable_through), (12, 0, 4));
+    let current: Vec<(String, f64)> = client.current("c").await.into_iter().collect();
+    assert_eq!(current, [("n".to_owned(), 20.0), ("plain".to_owned(), 40.0)]);
+    assert_eq!(client.status().await.series_count, 2);
     server.stop().await.unwrap();
 }
 
