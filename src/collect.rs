@@ -76,6 +76,7 @@ impl Collector {
             let Ok((next, mut figures)) = sampled.await else { return };
             look = next;
             figures.extend(self.service());
+            figures.extend(self.storage().await);
             self.record(&figures);
         }
     }
@@ -89,6 +90,21 @@ impl Collector {
             seen("uptime_seconds", "seconds", "Time since the service started", uptime),
             seen("tasks", "", "Live tokio tasks of the service", tasks),
             seen("health_data_size", "bytes", "Memory that the live state takes", bytes),
+        ]
+    }
+
+    /// What the storage says of itself; nothing when it does not answer.
+    async fn storage(&self) -> Vec<Figure> {
+        let status = self.engine.status().await;
+        let Ok(storage) = status.storage else { return Vec::new() };
+        let bytes = |name, description, bytes: u64| seen(name, "bytes", description, bytes as f64);
+        let count = |name, description, count: u64| seen(name, "", description, count as f64);
+        vec![
+            bytes("storage_bytes", "Size of the database file", storage.file_bytes),
+            bytes("storage_log_bytes", "Size of the write-ahead log", storage.wal_bytes),
+            count("storage_blocks", "Stored blocks", storage.blocks),
+            count("storage_damaged_blocks", "Blocks put aside as damaged", storage.quarantined),
+            count("pending_folds", "Folds that are not committed yet", status.pending_folds),
         ]
     }
 

@@ -205,7 +205,7 @@ pub(super) fn sorted<F: Merge>(logs: &[Chains<F>], mut rows: Vec<Row<F>>) -> Vec
         for place in chain.iter().rev() {
             let Linked { start, fold, .. } = &log[*place as usize];
             rises &= rows[first..].last().is_none_or(|before| before.start < *start);
-            rows.push(Row { series, start: *start, fold: fold.clone() });
+            rows.push(Row { series, start: *start, fold: fold.settled() });
         }
         if !rises {
             let chain = rows.split_off(first);

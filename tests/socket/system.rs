@@ -26,6 +26,7 @@ async fn the_service_shows_its_own_machine_from_the_first_second() {
         other => panic!("{name}: {other:?}"),
     };
     let own = ["cpu_percent", "memory_bytes", "health_data_size", "tasks", "uptime_seconds"];
+    let storage = ["storage_bytes", "storage_log_bytes", "storage_blocks", "pending_folds"];
     let host = [
         "host_cpu_percent",
         "host_load1",
@@ -34,7 +35,7 @@ async fn the_service_shows_its_own_machine_from_the_first_second() {
         "host_disk_total_bytes",
         "host_disk_available_bytes",
     ];
-    for name in own.into_iter().chain(host) {
+    for name in own.into_iter().chain(storage).chain(host) {
         assert_eq!(metrics[name].kind(), Kind::Rolling, "{name}");
         assert!(value(name).is_finite() && value(name) >= 0.0, "{name}");
     }
@@ -45,6 +46,7 @@ async fn the_service_shows_its_own_machine_from_the_first_second() {
     assert!(value("memory_bytes") > 1e6 && value("memory_bytes") < 1e9);
     assert!(value("host_memory_total_bytes") > value("memory_bytes"));
     assert!(value("host_memory_available_bytes") < value("host_memory_total_bytes"));
+    assert!(value("storage_bytes") > 4096.0);
     assert!(value("tasks") >= 2.0, "the doors and the flush are tasks");
     assert!(value("health_data_size") < value("memory_bytes"));
     assert_eq!(metrics["memory_bytes"].unit, "bytes");

@@ -18,6 +18,12 @@ pub trait Merge: Clone {
     /// Takes in `later`, which arrived after everything that is in `self`.
     fn merge(&mut self, later: &Self);
 
+    /// A copy of the form in which it is kept.
+    #[must_use]
+    fn settled(&self) -> Self {
+        self.clone()
+    }
+
     /// Bytes on the heap, beside the fold's own.
     fn heap_bytes(&self) -> usize {
         0
@@ -257,6 +263,17 @@ impl Merge for Rolling {
             many.sketch.add(value);
         }
         later.sketch_into(&mut many.sketch);
+    }
+
+    fn settled(&self) -> Self {
+        match self {
+            Self::One { .. } => self.clone(),
+            Self::Many(many) => {
+                let sketch = many.sketch.settled().into_owned();
+                let Many { count, sum, min, max, last, last_time, .. } = **many;
+                Self::Many(Box::new(Many { count, sum, min, max, last, last_time, sketch }))
+            }
+        }
     }
 
     fn heap_bytes(&self) -> usize {

@@ -3,6 +3,11 @@
 //! A bin is the top bits of the f64, so finding it is a shift and merging is adding counts. However
 //! observations are grouped and in whatever order they merge, the sketch is the same: the finest
 //! that keeps within [`MAX_BINS`] and is no finer than what it was made of.
+//!
+//! Observations are noted as they come and counted some at a time: many that are sorted find their bins
+//! faster than each by itself.
+
+use std::borrow::Cow;
 
 /// The most bins of a sketch; beyond it bins are joined in pairs. Buys a bound on every fold's size,
 /// 8 KiB; costs precision for what is spread over more than four powers of two.
@@ -28,12 +33,25 @@ pub struct Bin {
 }
 
 /// A sketch. The default one is empty and of full precision.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Sketch {
     /// How often bins were joined in pairs.
     coarseness: u8,
     /// In the order of keys, each once, no count zero.
     bins: Vec<Bin>,
+    /// Keys, at full precision, of observations that are in no bin yet.
+    recent: Vec<i32>,
+}
+
+/// Observations that are noted before they are counted: at least, at most, and this part of the bins.
+/// More of them take less time and more memory.
+const RECENT: (usize, usize, usize) = (16, 128, 4);
+
+impl PartialEq for Sketch {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, other) = (self.settled(), other.settled());
+        (one.coarseness, &one.bins) == (other.coarseness, &other.bins)
+    }
 }
 
 /// Bins that no sketch has.
@@ -72,43 +90,113 @@ impl Sketch {
         if total.is_none() || bins.iter().any(|bin| bin.count == 0) {
             return Err(SketchError::Counts);
         }
-        Ok(Self { coarseness, bins })
+        Ok(Self { coarseness, bins, recent: Vec::new() })
     }
 
-    /// How often bins were joined in pairs: 0 is full precision.
-    pub const fn coarseness(&self) -> u8 {
+    /// The sketch with all that it has in bins, as it is to be read.
+    pub fn settled(&self) -> Cow<'_, Self> {
+        if self.recent.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let mut settled = self.clone();
+        settled.settle();
+        settled.recent = Vec::new();
+        Cow::Owned(settled)
+    }
+
+    /// How often bins were joined in pairs: 0 is full precision. Of a settled sketch.
+    pub fn coarseness(&self) -> u8 {
+        debug_assert!(self.recent.is_empty(), "it is settled");
         self.coarseness
     }
 
-    /// The bins, in the order of keys.
+    /// The bins, in the order of keys. Of a settled sketch.
     pub fn bins(&self) -> &[Bin] {
+        debug_assert!(self.recent.is_empty(), "it is settled");
         &self.bins
+    }
+
+    /// The most bins that it has when it is settled.
+    pub fn max_bins(&self) -> usize {
+        (self.bins.len() + self.recent.len()).min(MAX_BINS)
     }
 
     /// How many observations are in it.
     pub fn count(&self) -> u64 {
-        self.bins.iter().fold(0, |total, bin| total.saturating_add(bin.count))
+        let recent = self.recent.len() as u64;
+        self.bins.iter().fold(recent, |total, bin| total.saturating_add(bin.count))
     }
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.bins.capacity() * size_of::<Bin>()
+        self.bins.capacity() * size_of::<Bin>() + self.recent.capacity() * size_of::<i32>()
     }
 
     /// Takes in an observation.
     pub fn add(&mut self, value: f64) {
-        let key = join(key(value), self.coarseness);
-        match self.bins.binary_search_by_key(&key, |bin| bin.key) {
-            Ok(place) => self.bins[place].count = self.bins[place].count.saturating_add(1),
-            Err(place) => {
-                self.bins.insert(place, Bin { key, count: 1 });
-                self.keep_within();
+        self.note(key(value));
+    }
+
+    fn note(&mut self, key: i32) {
+        let (least, most, part) = RECENT;
+        self.recent.push(key);
+        if self.recent.len() >= (self.bins.len() / part).clamp(least, most) {
+            self.settle();
+        }
+    }
+
+    /// Counts what was noted.
+    fn settle(&mut self) {
+        let mut recent = std::mem::take(&mut self.recent);
+        recent.iter_mut().for_each(|key| *key = join(*key, self.coarseness));
+        recent.sort_unstable();
+        // What falls into bins that there are is counted, and the other keys move to the front.
+        let (mut place, mut others) = (0, 0);
+        for next in 0..recent.len() {
+            let key = recent[next];
+            while self.bins.get(place).is_some_and(|bin| bin.key < key) {
+                place += 1;
             }
+            match self.bins.get_mut(place) {
+                Some(bin) if bin.key == key => bin.count = bin.count.saturating_add(1),
+                _ => {
+                    recent[others] = key;
+                    others += 1;
+                }
+            }
+        }
+        self.insert(&recent[..others]);
+        self.keep_within();
+        recent.clear();
+        self.recent = recent;
+    }
+
+    /// Makes bins for keys, which are in order and in no bin, from the last one on.
+    fn insert(&mut self, keys: &[i32]) {
+        let alike = || keys.chunk_by(|a, b| a == b);
+        let mut from = self.bins.len();
+        self.bins.resize(from + alike().count(), Bin { key: 0, count: 0 });
+        let mut to = self.bins.len();
+        for keys in alike().rev() {
+            let key = keys[0];
+            while from > 0 && self.bins[from - 1].key > key {
+                from -= 1;
+                to -= 1;
+                self.bins[to] = self.bins[from];
+            }
+            to -= 1;
+            self.bins[to] = Bin { key, count: keys.len() as u64 };
         }
     }
 
     /// Takes in another sketch.
     pub fn merge(&mut self, other: &Self) {
+        for key in &other.recent {
+            self.note(*key);
+        }
+        if other.bins.is_empty() {
+            return;
+        }
         while self.coarseness < other.coarseness {
             self.halve();
         }
@@ -133,20 +221,20 @@ impl Sketch {
 
     /// The largest relative error of a quantile that is read from it.
     pub fn relative_error(&self) -> f64 {
-        relative_error(self.coarseness)
+        relative_error(self.settled().coarseness)
     }
 
     /// The observation of rank `ceil(q * count)`, from 1, of those in the order of size; within
     /// [`Sketch::relative_error`]. `q` is between 0 and 1; none if the sketch is empty.
     pub fn quantile(&self, q: f64) -> Option<f64> {
-        let count = self.count();
+        let (count, settled) = (self.count(), self.settled());
         let rank = ((q * count as f64).ceil() as u64).clamp(1, count.max(1));
         let mut seen = 0u64;
-        let reached = self.bins.iter().find(|bin| {
+        let reached = settled.bins.iter().find(|bin| {
             seen = seen.saturating_add(bin.count);
             seen >= rank
         });
-        reached.map(|bin| middle(bin.key, self.coarseness))
+        reached.map(|bin| middle(bin.key, settled.coarseness))
     }
 
     fn push(&mut self, key: i32, count: u64) {

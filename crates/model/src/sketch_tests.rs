@@ -65,7 +65,10 @@ fn quantiles_of_known_distributions_are_within_the_stated_error() {
     assert_eq!(check(&zeros).quantile(0.25), Some(0.0));
     let lognormal: Vec<f64> = normal(count).iter().map(|n| n.exp()).collect();
     let sketch = check(&lognormal);
-    assert!(sketch.coarseness() > 0 && sketch.bins().len() <= MAX_BINS, "it met its cap");
+    assert!(
+        sketch.settled().coarseness() > 0 && sketch.settled().bins().len() <= MAX_BINS,
+        "it met its cap"
+    );
     assert!(sketch.relative_error() < 0.0155, "two joins");
 }
 
@@ -75,7 +78,7 @@ fn every_finite_number_has_a_bin_and_the_cap_holds_for_all_of_them() {
         (0..2046).flat_map(|e| [f64::from_bits((e << 52) | 1), -f64::from_bits(e << 52)]).collect();
     values.extend([0.0, f64::MAX, f64::MIN, f64::from_bits(1)]);
     let sketch = check(&values);
-    assert!(sketch.bins().len() <= MAX_BINS);
+    assert!(sketch.settled().bins().len() <= MAX_BINS);
     assert_eq!(sketch.count(), values.len() as u64);
 }
 
@@ -118,8 +121,8 @@ proptest! {
         }
         merged.merge(&of(rest));
         prop_assert_eq!(&merged, &whole);
-        prop_assert!(whole.bins().len() <= MAX_BINS);
-        let again = Sketch::from_bins(whole.coarseness(), whole.bins().to_vec());
+        prop_assert!(whole.settled().bins().len() <= MAX_BINS);
+        let again = Sketch::from_bins(whole.settled().coarseness(), whole.settled().bins().to_vec());
         prop_assert_eq!(again, Ok(whole));
         check(&values);
     }

@@ -87,7 +87,7 @@ impl Columns for Rolling {
     fn weight(&self) -> usize {
         match self {
             Self::One { .. } => 1,
-            Self::Many(many) => 4 + many.sketch.bins().len(),
+            Self::Many(many) => 4 + many.sketch.max_bins(),
         }
     }
 
@@ -167,7 +167,8 @@ impl Columns for Rolling {
 /// Columns: coarseness and number of bins of each sketch; the first keys of those that have bins;
 /// the distances from each further key to the one before; the counts of all bins.
 fn write_sketches(folds: &[&Many], form: Form, out: &mut Vec<u8>) {
-    let sketches = folds.iter().map(|fold| &fold.sketch);
+    let sketches: Vec<_> = folds.iter().map(|fold| fold.sketch.settled()).collect();
+    let sketches = sketches.iter().map(|sketch| &**sketch);
     ints(sketches.clone().map(|sketch| sketch.coarseness().into()), form, out);
     ints(sketches.clone().map(|sketch| sketch.bins().len() as i64), form, out);
     let bins = sketches.map(Sketch::bins);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::storage::conformance::{self, Fixture, at, commit, flush, grew, read, series};
 use crate::storage::{Gap, Missing};
-use model::Range;
+use model::{Range, Width};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -99,12 +99,58 @@ async fn the_log_stays_small_and_an_outside_reader_only_delays_that() {
     pools.empty_log(held).await.unwrap();
     assert_eq!(wal(&file), held, "nobody waits for it");
     other.execute_batch("COMMIT").unwrap();
+    let ids = BTreeSet::from([series(1, 0).id]);
+    let all = conformance::scan(&ids, Range::new(at(0), at(10_000_000)), Width::MAX);
+    let read = file.storage().scan(all).await.unwrap();
     pools.empty_log(held).await.unwrap();
-    assert_eq!(wal(&file), 0);
+    assert_eq!(wal(&file), 0, "what was read pins nothing, however slowly it is sent");
+    drop(read);
     let timeout = |connection: &mut Connection| -> Result<i64, Error> {
         connection.pragma_query_value(None, "busy_timeout", |r| r.get(0)).map_err(connect::error)
     };
     assert_eq!(pools.write(timeout).await.unwrap(), 5000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_wait_until_a_log_that_outgrew_its_budget_is_emptied() {
+    let file = fixture().await;
+    megabytes(&file, 1, 4).await;
+    let storage = file.storage.as_ref().unwrap();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    let slow = storage.pools.read(move |connection| {
+        let snapshot = connection.transaction().map_err(connect::error)?;
+        schema::Meta::read(&snapshot)?;
+        begun.send(()).unwrap();
+        ends.recv().unwrap();
+        Ok(())
+    });
+    let later = async {
+        has_begun.await.unwrap();
+        let emptying = storage.pools.checkpoint(65 << 20);
+        tokio::pin!(emptying);
+        assert!(poll_once(emptying.as_mut()).is_none(), "a reader is there");
+        // Comes after, so it must see the log empty, though there are readers to spare.
+        let wal = storage.path.with_extension("db-wal");
+        let next = storage.pools.read(move |_| Ok(std::fs::metadata(wal).unwrap().len()));
+        tokio::pin!(next);
+        assert!(poll_once(next.as_mut()).is_none(), "it is held back");
+        end.send(()).unwrap();
+        let (emptied, next) = tokio::join!(emptying, next);
+        emptied.unwrap();
+        assert_eq!(next.unwrap(), 0);
+    };
+    let (slow, ()) = tokio::join!(slow, later);
+    slow.unwrap();
+}
+
+/// What a future gives if it is polled once.
+fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.poll(&mut context) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
 }
 
 #[tokio::test]
