@@ -43,9 +43,9 @@ pub struct Sketch {
     recent: Vec<i32>,
 }
 
-/// Observations that are noted before they are counted: at least, at most, and this part of the bins.
-/// More of them take less time and more memory.
-const RECENT: (usize, usize, usize) = (16, 128, 4);
+/// Observations that are noted before they are counted: as many as there are bins, but at least so many.
+/// More of them would take less time and more memory.
+const MIN_RECENT: usize = 16;
 
 impl PartialEq for Sketch {
     fn eq(&self, other: &Self) -> bool {
@@ -138,9 +138,8 @@ impl Sketch {
     }
 
     fn note(&mut self, key: i32) {
-        let (least, most, part) = RECENT;
         self.recent.push(key);
-        if self.recent.len() >= (self.bins.len() / part).clamp(least, most) {
+        if self.recent.len() >= self.bins.len().max(MIN_RECENT) {
             self.settle();
         }
     }
@@ -148,7 +147,9 @@ impl Sketch {
     /// Counts what was noted.
     fn settle(&mut self) {
         let mut recent = std::mem::take(&mut self.recent);
-        recent.iter_mut().for_each(|key| *key = join(*key, self.coarseness));
+        for key in &mut recent {
+            *key = join(*key, self.coarseness);
+        }
         recent.sort_unstable();
         // What falls into bins that there are is counted, and the other keys move to the front.
         let (mut place, mut others) = (0, 0);

@@ -117,7 +117,7 @@ async fn readers_wait_until_a_log_that_outgrew_its_budget_is_emptied() {
     megabytes(&file, 1, 4).await;
     let storage = file.storage.as_ref().unwrap();
     let (begun, has_begun) = tokio::sync::oneshot::channel();
-    let (end, ends) = std::sync::mpsc::channel::<()>();
+    let (end, ends) = std::sync::mpsc::sync_channel::<()>(1);
     let slow = storage.pools.read(move |connection| {
         let snapshot = connection.transaction().map_err(connect::error)?;
         schema::Meta::read(&snapshot)?;
