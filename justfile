@@ -28,6 +28,10 @@ ci:
 clients:
     tests/clients/install
 
+# Give any bytes to a fuzz target, block or request, until stopped.
+fuzz target:
+    cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none {{ target }} tests/fuzz/seeds/{{ target }}
+
 # Build the documentation of the code and open it.
 doc:
     cargo doc --workspace --no-deps --open

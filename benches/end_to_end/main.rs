@@ -6,6 +6,7 @@
 
 mod data;
 mod load;
+mod node;
 mod server;
 
 use data::Data;
@@ -65,6 +66,12 @@ async fn main() {
     if wants("b") {
         set("B", &path("b"), size.b, measured).await;
     }
+    if let Some(scrapes) = words.iter().find_map(|word| word.strip_prefix("scrapes=")) {
+        let node = node::Node::read(Path::new(scrapes));
+        let (declared, samples) = (node.series.clone(), node.len());
+        let next = move |n, time| node.scrape(n, time);
+        replay("node_exporter", &path("node"), &declared, samples, measured, next).await;
+    }
     if wants("events") {
         events(&path("events"), size.events).await;
     }
@@ -89,17 +96,30 @@ fn now_ms() -> i64 {
 
 /// Packed samples, each in a bucket of its own; then what was kept, and questions.
 async fn set(name: &str, path: &Path, (series, samples): (u32, i64), settle: bool) {
+    let mut data = Data::new(series);
+    let declared = data.series.clone();
+    replay(name, path, &declared, samples, settle, move |_, time| data.next(time)).await;
+}
+
+/// The same of any series, whose samples `next` gives by their number and time.
+async fn replay(
+    name: &str,
+    path: &Path,
+    declared: &[v1::Series],
+    samples: i64,
+    settle: bool,
+    mut next: impl FnMut(i64, i64) -> v1::Packed + Send + 'static,
+) {
     let mut server = Server::start(path).await;
     let base = server.peak_rss();
-    let mut data = Data::new(series);
+    let series = declared.len();
     let begin = now_ms() - samples * STEP_MS;
-    let declarations: Vec<v1::IngestRequest> = data
-        .series
+    let declarations: Vec<v1::IngestRequest> = declared
         .chunks(10_000)
         .map(|series| v1::IngestRequest { series: series.to_vec(), ..v1::IngestRequest::default() })
         .collect();
     let requests = (0..samples).flat_map(move |n| {
-        let packed = data.next(begin + n * STEP_MS);
+        let packed = next(n, begin + n * STEP_MS);
         split(packed, 60_000).into_iter()
     });
     let requests = requests.map(move |packed| v1::IngestRequest {

@@ -166,7 +166,7 @@ impl Conversation {
     }
 
     async fn take(&mut self, request: &Wire) -> Result<(), End> {
-        if let Err(error) = self.reading.read(request, &self.stream) {
+        if let Err(error) = self.reading.read(request.bytes(), &self.stream) {
             return Err(End::Failed(malformed(&error.to_string())));
         }
         let receipt = loop {

@@ -14,6 +14,7 @@ mod page;
 pub mod proto;
 
 pub use ask::ask_sql;
+pub use wire::{Malformed, Reading};
 mod query;
 mod status;
 mod wire;

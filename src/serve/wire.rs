@@ -17,6 +17,12 @@ use std::ops::Range;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Wire(Bytes);
 
+impl Wire {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl Message for Wire {
     fn encode_raw(&self, out: &mut impl BufMut) {
         out.put_slice(&self.0);
@@ -48,16 +54,18 @@ impl Message for Wire {
 
 /// Why bytes are no request.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Malformed {
+pub enum Malformed {
+    /// A field is not what it must be.
     #[error(transparent)]
     Field(#[from] DecodeError),
+    /// It ends too soon.
     #[error("a field ends beyond its message")]
     Short,
 }
 
 /// A request that was read. It is used again for the next.
 #[derive(Default)]
-pub(super) struct Reading {
+pub struct Reading {
     series: Vec<v1::Series>,
     packed: Option<v1::Packed>,
     samples: Vec<Read>,
@@ -81,13 +89,13 @@ enum Identity {
 
 impl Reading {
     /// Reads a request of this stream.
-    pub(super) fn read(&mut self, wire: &Wire, stream: &engine::Stream) -> Result<(), Malformed> {
+    pub fn read(&mut self, request: &[u8], stream: &engine::Stream) -> Result<(), Malformed> {
         self.series.clear();
         self.packed = None;
         self.samples.clear();
         self.named.clear();
         self.identities.clear();
-        let mut rest = &wire.0[..];
+        let mut rest = request;
         while !rest.is_empty() {
             let (tag, wire_type) = decode_key(&mut rest)?;
             match tag {
@@ -134,11 +142,13 @@ impl Reading {
         Ok(())
     }
 
-    pub(super) fn declared(&self) -> impl Iterator<Item = Declared<'_>> {
+    /// The series that it declares.
+    pub fn declared(&self) -> impl Iterator<Item = Declared<'_>> {
         self.series.iter().map(declared)
     }
 
-    pub(super) fn samples(&self) -> impl ExactSizeIterator<Item = Sample<'_>> {
+    /// Its samples in the plain form.
+    pub fn samples(&self) -> impl ExactSizeIterator<Item = Sample<'_>> {
         self.samples.iter().map(|sample| Sample {
             of: match &sample.of {
                 Identity::Known(name) => Of::Known(*name),
@@ -152,7 +162,8 @@ impl Reading {
         })
     }
 
-    pub(super) fn packed(&self) -> engine::Packed<'_> {
+    /// Its samples in the packed form.
+    pub fn packed(&self) -> engine::Packed<'_> {
         convert::packed(self.packed.as_ref())
     }
 }

@@ -68,7 +68,7 @@ proptest! {
     fn bytes_are_read_as_prost_reads_them(bytes in bytes()) {
         let expected = v1::IngestRequest::decode(&*bytes);
         let mut reading = Reading::default();
-        let read = reading.read(&Wire(bytes.into()), &engine::Stream::default());
+        let read = reading.read(&bytes, &engine::Stream::default());
         prop_assert_eq!(read.is_ok(), expected.is_ok(), "{:?} {:?}", read, expected);
         let Ok(expected) = expected else { return Ok(()) };
         let found: Vec<_> = reading.samples().map(|sample| {
@@ -96,8 +96,7 @@ proptest! {
         };
         let request = v1::IngestRequest { metrics: vec![metric, other], ..Default::default() };
         let mut reading = Reading::default();
-        let wire = Wire(request.encode_to_vec().into());
-        reading.read(&wire, &engine::Stream::default()).unwrap();
+        reading.read(&request.encode_to_vec(), &engine::Stream::default()).unwrap();
         let identities: Vec<_> = reading.samples().map(|sample| match sample.of {
             Of::Named(_, identity) => identity.to_vec(),
             Of::Known(_) => unreachable!("nothing is known"),
