@@ -38,9 +38,16 @@ async fn a_deleted_series_is_gone_and_its_name_can_be_of_another_kind(mut server
     let left: Vec<(String, f64)> = client.current("c").await.into_iter().collect();
     assert_eq!(left, [("n".to_owned(), 2.0), ("other".to_owned(), 5.0)]);
     assert_eq!(client.admin.delete_series(one).await.unwrap_err().code(), Code::NotFound);
+    if server.backend == Backend::Sqlite {
+        server = server.restart(&[]).await;
+        client = server.client().await;
+    }
+    client.record(vec![zone(10, "b"), zone(20, "c")]).await;
+    let (series, _) = client.extract(points_of("c")).await.unwrap();
+    assert_eq!(series.iter().filter(|series| series.name == "n").count(), 2, "others live on");
     let metrics = vec!["n".to_owned()];
     let rest = v1::DeleteSeriesRequest { metrics, ..all_of("c") };
-    assert_eq!(client.admin.delete_series(rest).await.unwrap().into_inner().series, 1);
+    assert_eq!(client.admin.delete_series(rest).await.unwrap().into_inner().series, 2);
     let answer = client.record(vec![observation("c", "n", 7.5)]).await;
     assert_eq!((answer.accepted, answer.rejections.len()), (1, 0), "the name is free again");
     assert_eq!(client.status().await.series_count, 2);

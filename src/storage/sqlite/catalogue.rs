@@ -8,7 +8,7 @@ use super::super::block::{Reader, write_varint};
 use super::connect::error;
 use super::sql::Names;
 use model::{ComponentId, Kind, Labels, Metric, Series, SeriesId};
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ use std::sync::Arc;
 pub(super) struct Known {
     /// How many series each component has: their ordinals are below that.
     series: HashMap<ComponentId, u32>,
-    metrics: HashMap<(ComponentId, Arc<str>), i64>,
+    /// The series that says what the metric is.
+    metrics: HashMap<(ComponentId, Arc<str>), SeriesId>,
     texts: HashMap<Arc<str>, i64>,
 }
 
@@ -74,45 +75,45 @@ fn insert_one(
         let insert = "INSERT INTO component (id, name) VALUES (?1, ?2)";
         run(change, insert, params![component, &*series.metric.component])?;
     }
-    let metric = metric_id(change, known, added, component, &series.metric)?;
     let mut labels = Vec::new();
     for (name, value) in series.labels.iter() {
         for text in [name, value] {
             write_varint(text_id(change, known, added, text)? as u64, &mut labels);
         }
     }
-    let insert = "INSERT INTO series (id, metric, labels) VALUES (?1, ?2, ?3)";
-    run(change, insert, params![series.id.as_u64() as i64, metric, labels])?;
+    let (id, metric) = (number(series.id), &series.metric);
+    let key = (component, metric.name.clone());
+    if let Some(first) = added.metrics.get(&key).or(known.metrics.get(&key)).copied() {
+        let insert = "INSERT INTO series (id, labels, metric) VALUES (?1, ?2, ?3)";
+        run(change, insert, params![id, labels, number(first)])?;
+    } else {
+        let name = text_id(change, known, added, &metric.name)?;
+        let unit = text_id(change, known, added, &metric.unit)?;
+        let description = text_id(change, known, added, &metric.description)?;
+        let insert = "INSERT INTO series (id, labels, name, kind, unit, description)
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let kind = i64::from(metric.kind == Kind::Rolling);
+        run(change, insert, params![id, labels, name, kind, unit, description])?;
+        added.metrics.insert(key, series.id);
+    }
     added.series.insert(component, series.id.ordinal() + 1);
     Ok(())
 }
 
-fn metric_id(
-    change: &Transaction<'_>,
-    known: &Known,
-    added: &mut Known,
-    component: ComponentId,
-    metric: &Metric,
-) -> Result<i64, Error> {
-    let key = (component, metric.name.clone());
-    if let Some(id) = added.metrics.get(&key).or(known.metrics.get(&key)) {
-        return Ok(*id);
-    }
-    let insert = "INSERT INTO metric (component, name, kind, unit, description)
-                  VALUES (?1, ?2, ?3, ?4, ?5)";
-    let kind = kind_code(metric.kind);
-    run(change, insert, params![component, &*metric.name, kind, metric.unit, metric.description])?;
-    let id = change.last_insert_rowid();
-    added.metrics.insert(key, id);
-    Ok(id)
+const fn number(id: SeriesId) -> i64 {
+    id.as_u64() as i64
 }
 
+/// The id of a text; 0 for none.
 fn text_id(
     change: &Transaction<'_>,
     known: &Known,
     added: &mut Known,
     text: &str,
 ) -> Result<i64, Error> {
+    if text.is_empty() {
+        return Ok(0);
+    }
     if let Some(id) = added.texts.get(text).or(known.texts.get(text)) {
         return Ok(*id);
     }
@@ -130,43 +131,38 @@ fn run(change: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Re
 pub(super) fn load(connection: &Connection) -> Result<(Known, Vec<Series>), Error> {
     let mut known = Known::default();
     let mut texts: HashMap<i64, Arc<str>> = HashMap::new();
-    each(connection, "SELECT id, text FROM text", |row| {
+    each(connection, "SELECT id, text FROM text", [], |row| {
         let (id, text): (i64, Arc<str>) = (row.get(0)?, row.get(1)?);
         known.texts.insert(text.clone(), id);
         texts.insert(id, text);
         Ok(())
     })?;
-    let mut components: HashMap<i64, Arc<str>> = HashMap::new();
-    each(connection, "SELECT id, name FROM component", |row| {
+    let mut components: HashMap<ComponentId, Arc<str>> = HashMap::new();
+    each(connection, "SELECT id, name FROM component", [], |row| {
         components.insert(row.get(0)?, row.get(1)?);
         Ok(())
     })?;
-    let mut metrics: HashMap<i64, Arc<Metric>> = HashMap::new();
-    let select = "SELECT id, component, name, kind, unit, description FROM metric";
-    each(connection, select, |row| {
-        let component: ComponentId = row.get(1)?;
-        let name: Arc<str> = row.get(2)?;
-        known.metrics.insert((component, name.clone()), row.get(0)?);
-        let metric = Metric {
-            component: components.get(&i64::from(component)).cloned().unwrap_or_default(),
-            name,
-            kind: kind_of(row.get(3)?),
-            unit: row.get(4)?,
-            description: row.get(5)?,
-        };
-        metrics.insert(row.get(0)?, Arc::new(metric));
-        Ok(())
-    })?;
-    let mut series = Vec::new();
+    let (mut metrics, mut series): (HashMap<i64, Arc<Metric>>, _) = (HashMap::new(), Vec::new());
     let mut damaged = None;
-    each(connection, "SELECT id, metric, labels FROM series ORDER BY id", |row| {
+    let select = "SELECT id, labels, metric, name, kind, unit, description FROM series ORDER BY id";
+    each(connection, select, [], |row| {
         let id = SeriesId::from_u64(row.get::<_, i64>(0)? as u64);
         known.series.insert(id.component(), id.ordinal() + 1);
-        let Some(metric) = row.get::<_, Option<i64>>(1)? else { return Ok(()) };
-        let metric = metrics.get(&metric).cloned();
-        let labels = read_labels(row.get_ref(2)?.as_blob()?, &texts);
-        match metric.zip(labels) {
-            Some((metric, labels)) => series.push(Series { id, metric, labels }),
+        let of: Option<i64> = row.get(2)?;
+        if of.is_none() {
+            // The series that refer to it come after it, and may be there when it is not.
+            let component = components.get(&id.component()).cloned().unwrap_or_default();
+            let metric = read_metric(row, component, &texts)?;
+            metrics.extend(metric.map(|metric| (number(id), Arc::new(metric))));
+        }
+        let Some(labels) = row.get_ref(1)?.as_blob_or_null()? else { return Ok(()) };
+        let first = of.unwrap_or(number(id));
+        match metrics.get(&first).cloned().zip(read_labels(labels, &texts)) {
+            Some((metric, labels)) => {
+                let key = (id.component(), metric.name.clone());
+                known.metrics.insert(key, SeriesId::from_u64(first as u64));
+                series.push(Series { id, metric, labels });
+            }
             None => damaged = Some(id),
         }
         Ok(())
@@ -177,72 +173,91 @@ pub(super) fn load(connection: &Connection) -> Result<(Known, Vec<Series>), Erro
     }
 }
 
+/// The metric of a row that says what it is; none if it names a text that is not there.
+fn read_metric(
+    row: &rusqlite::Row<'_>,
+    component: Arc<str>,
+    texts: &HashMap<i64, Arc<str>>,
+) -> rusqlite::Result<Option<Metric>> {
+    let text = |column: &str| {
+        let id: i64 = row.get(column)?;
+        Ok::<_, rusqlite::Error>(if id == 0 {
+            Some(Arc::default())
+        } else {
+            texts.get(&id).cloned()
+        })
+    };
+    let kind = if row.get::<_, i64>("kind")? == 0 { Kind::Counter } else { Kind::Rolling };
+    let (name, unit, description) = (text("name")?, text("unit")?, text("description")?);
+    let texts = name.zip(unit).zip(description);
+    Ok(texts.map(|((name, unit), text)| {
+        let (unit, description) = (unit.as_ref().into(), text.as_ref().into());
+        Metric { component, name, kind, unit, description }
+    }))
+}
+
 /// The series of these names, in the order of ids.
 pub(super) fn select(connection: &Connection, of: &Names) -> Result<Vec<Arc<Series>>, Error> {
-    let read = || {
-        let (mut found, mut metrics) = (Vec::new(), HashMap::new());
-        for (first, last) in spans(connection, of)? {
-            let select = "SELECT series.id, series.metric, series.labels, metric.name, kind, unit,
-                                 description, component.name
-                 FROM series JOIN metric ON metric.id = series.metric
-                      JOIN component ON component.id = metric.component
-                 WHERE series.id BETWEEN ?1 AND ?2 AND (?3 IS NULL OR metric.name = ?3)
-                 ORDER BY series.id";
-            let mut select = connection.prepare_cached(select)?;
-            let mut rows = select.query(params![first, last, of.metric])?;
-            while let Some(row) = rows.next()? {
-                let metric = metrics.entry(row.get::<_, i64>(1)?).or_insert(Arc::new(Metric {
-                    component: row.get(7)?,
-                    name: row.get(3)?,
-                    kind: kind_of(row.get(4)?),
-                    unit: row.get(5)?,
-                    description: row.get(6)?,
-                }));
-                let id = SeriesId::from_u64(row.get::<_, i64>(0)? as u64);
-                let labels = row.get::<_, Vec<u8>>(2)?;
-                found.push((id, metric.clone(), labels));
-            }
-        }
-        Ok(found)
-    };
-    let found = read().map_err(error)?;
     let mut texts: HashMap<i64, Arc<str>> = HashMap::new();
+    let mut metrics: HashMap<i64, Arc<Metric>> = HashMap::new();
+    let mut found = Vec::new();
+    for (component, first, last) in spans(connection, of)? {
+        let select = "SELECT series.id, series.labels, said.id AS metric, said.name, said.kind,
+                             said.unit, said.description
+             FROM series JOIN series AS said ON said.id = coalesce(series.metric, series.id)
+             WHERE series.id BETWEEN ?1 AND ?2 AND series.labels IS NOT NULL
+               AND (?3 IS NULL OR said.name = (SELECT id FROM text WHERE text = ?3))
+             ORDER BY series.id";
+        each(connection, select, params![first, last, of.metric], |row| {
+            let id = SeriesId::from_u64(row.get::<_, i64>(0)? as u64);
+            let (labels, metric): (Vec<u8>, i64) = (row.get(1)?, row.get(2)?);
+            for column in ["name", "unit", "description"] {
+                add_text(connection, row.get(column)?, &mut texts)?;
+            }
+            let mut reader = Reader::new(&labels);
+            while let Some(id) = reader.varint().ok().and_then(|id| i64::try_from(id).ok()) {
+                add_text(connection, id, &mut texts)?;
+            }
+            if let std::collections::hash_map::Entry::Vacant(entry) = metrics.entry(metric) {
+                let read = read_metric(row, component.clone(), &texts)?;
+                read.map(|metric| entry.insert(Arc::new(metric)));
+            }
+            found.push((id, metrics.get(&metric).cloned(), read_labels(&labels, &texts)));
+            Ok(())
+        })?;
+    }
     let series = found.into_iter().map(|(id, metric, labels)| {
-        add_texts(connection, &labels, &mut texts)?;
-        let labels = read_labels(&labels, &texts).ok_or_else(|| nameless(id))?;
+        let (metric, labels) = metric.zip(labels).ok_or_else(|| nameless(id))?;
         Ok(Arc::new(Series { id, metric, labels }))
     });
-    series.collect()
+    let mut series: Vec<Arc<Series>> = series.collect::<Result<_, Error>>()?;
+    series.sort_by_key(|series| series.id);
+    Ok(series)
 }
 
-/// The ids that series of a component can have: those of each time that it was new.
-fn spans(connection: &Connection, of: &Names) -> rusqlite::Result<Vec<(i64, i64)>> {
-    let Some(component) = &of.component else { return Ok(vec![(0, i64::MAX)]) };
-    let mut select = connection.prepare_cached("SELECT id FROM component WHERE name = ?1")?;
-    let spans = select.query_map([component], |row| {
+/// The components of this name, one for each time that it was new, and the ids that their series have.
+fn spans(connection: &Connection, of: &Names) -> Result<Vec<(Arc<str>, i64, i64)>, Error> {
+    let mut spans = Vec::new();
+    let select = "SELECT id, name FROM component WHERE ?1 IS NULL OR name = ?1";
+    each(connection, select, params![of.component], |row| {
         let component: ComponentId = row.get(0)?;
-        let id = |ordinal| SeriesId::new(component, ordinal).as_u64() as i64;
-        Ok((id(0), id(u32::MAX)))
+        let id = |ordinal| number(SeriesId::new(component, ordinal));
+        spans.push((row.get(1)?, id(0), id(u32::MAX)));
+        Ok(())
     })?;
-    spans.collect()
+    Ok(spans)
 }
 
-/// Reads those texts that labels refer to and that are not known yet.
-fn add_texts(
+/// Reads a text that is not known yet.
+fn add_text(
     connection: &Connection,
-    labels: &[u8],
+    id: i64,
     texts: &mut HashMap<i64, Arc<str>>,
-) -> Result<(), Error> {
-    let mut reader = Reader::new(labels);
-    while let Some(id) = reader.varint().ok().and_then(|id| i64::try_from(id).ok()) {
-        if !texts.contains_key(&id) {
-            let select = "SELECT text FROM text WHERE id = ?1";
-            let text = connection.prepare_cached(select).and_then(|mut select| {
-                let mut rows = select.query([id])?;
-                rows.next()?.map(|row| row.get(0)).transpose()
-            });
-            texts.extend(text.map_err(error)?.map(|text| (id, text)));
-        }
+) -> rusqlite::Result<()> {
+    if !texts.contains_key(&id) {
+        let mut select = connection.prepare_cached("SELECT text FROM text WHERE id = ?1")?;
+        let text = select.query_row([id], |row| row.get(0)).optional()?;
+        texts.extend(text.map(|text| (id, text)));
     }
     Ok(())
 }
@@ -254,11 +269,12 @@ fn nameless(id: SeriesId) -> Error {
 fn each(
     connection: &Connection,
     sql: &str,
+    params: impl rusqlite::Params,
     mut call: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<()>,
 ) -> Result<(), Error> {
-    let mut read = || {
-        let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query([])?;
+    let read = || {
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
         while let Some(row) = rows.next()? {
             call(row)?;
         }
@@ -277,10 +293,7 @@ fn read_labels(bytes: &[u8], texts: &HashMap<i64, Arc<str>>) -> Option<Labels> {
     parts.len().is_multiple_of(2).then(|| Labels::new(pairs.into_iter()).ok()).flatten()
 }
 
-const fn kind_of(code: i64) -> Kind {
-    if code == 1 { Kind::Counter } else { Kind::Rolling }
-}
-
+/// How the directory has it.
 pub(super) const fn kind_code(kind: Kind) -> i64 {
     match kind {
         Kind::Counter => 1,

@@ -10,7 +10,7 @@ use super::plan::Job;
 use super::run::{self, Level, Run};
 use super::{current, quarantine, scan};
 use model::{Current, Fold, Kind, Range, SeriesId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ impl Cut {
 
 /// Series that were deleted.
 pub(super) fn gone(connection: &Connection) -> rusqlite::Result<HashSet<SeriesId>> {
-    let mut select = connection.prepare_cached("SELECT id FROM series WHERE metric IS NULL")?;
+    let mut select = connection.prepare_cached("SELECT id FROM series WHERE labels IS NULL")?;
     let gone = select.query_map([], |row| Ok(SeriesId::from_u64(row.get::<_, i64>(0)? as u64)))?;
     gone.collect()
 }
@@ -194,24 +194,10 @@ pub(super) fn delete(
     change.commit().map_err(error)
 }
 
-/// Leaves the places of series empty, and lets go of metrics that have no others.
+/// Leaves the places of series empty. What the first of a metric says of it stays for the others.
 fn forget(change: &Transaction<'_>, series: &[SeriesId]) -> rusqlite::Result<()> {
-    let mut metrics: HashSet<i64> = HashSet::new();
-    let mut select = change.prepare_cached("SELECT metric FROM series WHERE id = ?1")?;
-    let mut empty =
-        change.prepare_cached("UPDATE series SET metric = NULL, labels = x'' WHERE id = ?1")?;
-    for id in series {
-        let id = id.as_u64() as i64;
-        let metric: Option<Option<i64>> = select.query_row([id], |row| row.get(0)).optional()?;
-        metrics.extend(metric.flatten());
-        empty.execute([id])?;
-    }
-    let metrics = metrics.into_iter().map(|id| id.to_string()).collect::<Vec<_>>().join(",");
-    let unused = format!(
-        "DELETE FROM metric WHERE id IN ({metrics})
-             AND id NOT IN (SELECT metric FROM series WHERE metric IS NOT NULL)"
-    );
-    change.execute(&unused, []).map(drop)
+    let mut empty = change.prepare_cached("UPDATE series SET labels = NULL WHERE id = ?1")?;
+    series.iter().try_for_each(|id| empty.execute([id.as_u64() as i64]).map(drop))
 }
 
 /// What is to be done about deletions.

@@ -28,22 +28,20 @@ const STEPS: &[M<'_>] = &[M::up(
          clean INTEGER NOT NULL
      ) STRICT;
      CREATE TABLE component (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
-     CREATE TABLE metric (
-         id INTEGER PRIMARY KEY,
-         component INTEGER NOT NULL REFERENCES component,
-         name TEXT NOT NULL,
-         kind INTEGER NOT NULL,
-         unit TEXT NOT NULL,
-         description TEXT NOT NULL
-     ) STRICT;
-     -- Label names and values, each once.
+     -- Names of metrics, units, descriptions, label names and values, each once.
      CREATE TABLE text (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;
-     -- labels: text ids as LEB128 varints, name and value in turn. A series that was deleted has no
-     -- metric; it stands there so that its id is not given again.
+     -- The component is in the upper 32 bits of the id. labels: text ids as LEB128 varints, name and value
+     -- in turn; none: the series was deleted, and stands here so that its id is not given again. metric:
+     -- the series, often the only one, that says what the metric is; none: this one does, by text ids, 0 for
+     -- no text. kind: 0 counter, 1 rolling.
      CREATE TABLE series (
          id INTEGER PRIMARY KEY,
-         metric INTEGER REFERENCES metric,
-         labels BLOB NOT NULL
+         labels BLOB,
+         metric INTEGER,
+         name INTEGER,
+         kind INTEGER,
+         unit INTEGER,
+         description INTEGER
      ) STRICT;
      -- Sorted sets of blocks. level: 0 a flush, 1 a part of a day, 2 a day. state: 0 being written,
      -- 1 seen, 2 replaced. seq: the last flush in it. form: what retention asked of the day.
