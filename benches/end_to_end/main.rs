@@ -1,8 +1,8 @@
 //! The real server under load, from outside: what it takes to ingest, keep and answer.
 //!
 //! `cargo bench --bench end_to_end` prints the table in README. The server is a process of its own and
-//! its CPU time alone is counted. Words after `--` choose parts: a, b, events, plain, latency; and
-//! `keep=DIRECTORY` leaves the databases there.
+//! its CPU time alone is counted. Words after `--` choose parts: a, b, events, plain, latency, and node
+//! with `scrapes=DIRECTORY` (see `scrape`); `keep=DIRECTORY` leaves the databases there.
 
 mod data;
 mod load;
@@ -145,7 +145,9 @@ async fn replay(
     let blocks = server.status().await.storage.unwrap_or_default().blocks;
     let what_of = format!("{what}, bytes/sample, {blocks} blocks, log {log} bytes");
     say(&what_of, &format!("{bytes:.3}"));
-    questions(&mut server, &what, begin, samples).await;
+    if declared[0].component == data::component(0) {
+        questions(&mut server, &what, begin, samples).await;
+    }
     server.kill();
     let restart = Instant::now();
     let mut server = Server::start(path).await;
