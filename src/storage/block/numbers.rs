@@ -11,9 +11,10 @@
 //! | 2, 3, 4 | Pcodec u16, u32, u64: least, signed; bytes | |
 //! | 5 | | decimal: power of ten u8, then whole numbers |
 //! | 6 | | Pcodec f64: bytes |
+//! | 7 | multiples: least, signed; factor; (number - least) / factor as whole numbers | |
 
 use super::BlockError;
-use super::bytes::{Reader, write_bytes, write_signed};
+use super::bytes::{Reader, write_bytes, write_signed, write_varint};
 use pco::data_types::Number;
 use pco::wrapped::{FileCompressor, FileDecompressor};
 use pco::{ChunkConfig, DeltaSpec, ModeSpec, PagingSpec};
@@ -25,6 +26,7 @@ const MIDDLE: u8 = 3;
 const LARGE: u8 = 4;
 const DECIMAL: u8 = 5;
 const FLOAT: u8 = 6;
+const MULTIPLES: u8 = 7;
 
 /// Powers of ten that decimals are tried with.
 const POWERS: [f64; 10] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
@@ -81,6 +83,15 @@ pub(crate) fn write_ints(
         return;
     }
     let (least, most) = bounds(numbers);
+    if effort == Effort::Settled
+        && let Some(factor) = factor(numbers, least)
+    {
+        out.push(MULTIPLES);
+        write_signed(least, out);
+        write_varint(factor, out);
+        let parts = numbers.iter().map(|n| (n.wrapping_sub(least) as u64 / factor) as i64);
+        return write_ints(&parts.collect::<Vec<_>>(), neighbours, effort, out);
+    }
     let order = usize::from(match neighbours {
         Neighbours::Alike => true,
         Neighbours::Apart => false,
@@ -153,6 +164,15 @@ pub(crate) fn read_ints(
             Ok(decompress::<u32>(rows, pco, reader)?.into_iter().map(|n| up(n.into())).collect())
         }
         LARGE => Ok(decompress::<u64>(rows, pco, reader)?.into_iter().map(up).collect()),
+        MULTIPLES => {
+            let factor = reader.varint()?;
+            // Parts have no common factor, so there are no multiples of multiples.
+            if reader.rest().first() == Some(&MULTIPLES) {
+                return Err(BlockError::Bounds("a column's form"));
+            }
+            let parts = read_ints(rows, pco, reader)?;
+            Ok(parts.into_iter().map(|part| up((part as u64).wrapping_mul(factor))).collect())
+        }
         _ => Err(BlockError::Bounds("a column's form")),
     }
 }
@@ -182,6 +202,23 @@ pub(crate) fn read_floats(
 fn bounds(numbers: &[i64]) -> (i64, i64) {
     let start = numbers.first().copied().unwrap_or(0);
     numbers.iter().fold((start, start), |(least, most), n| (least.min(*n), most.max(*n)))
+}
+
+/// The largest number above 1 of which all distances from the least one are multiples: sizes in bytes
+/// are often those of pages or blocks. None if there is none.
+fn factor(numbers: &[i64], least: i64) -> Option<u64> {
+    let mut factor = 0;
+    for number in numbers {
+        let (mut a, mut b) = (number.wrapping_sub(least) as u64, factor);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        factor = a;
+        if factor == 1 {
+            return None;
+        }
+    }
+    (factor > 1).then_some(factor)
 }
 
 /// Whether differences are shorter, in bits, than distances from the middle.

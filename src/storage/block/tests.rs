@@ -197,6 +197,24 @@ fn a_sampled_decimal_takes_about_a_byte_and_a_constant_nearly_none() {
 }
 
 #[test]
+fn sizes_in_pages_take_no_more_than_their_count_of_pages() {
+    let size = |scale: f64| {
+        let mut random = 1u64;
+        let rows = (0..1000i64).map(|n| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let value = 1e9 + (random >> 56) as f64 * scale;
+            let start = Timestamp::from_ms(n * 1000);
+            Row { series: SeriesId::new(1, 1), start, fold: Rolling::one(value, start) }
+        });
+        let rows: Vec<_> = rows.collect();
+        let blocks = settled(&rows, 1 << 20);
+        assert_eq!(all_bits(&blocks), bits(&Rows::Rolling(rows)));
+        blocks.iter().map(|block| block.data.len()).sum::<usize>()
+    };
+    assert!(size(4096.0) < size(1.0) + 10, "{} {}", size(4096.0), size(1.0));
+}
+
+#[test]
 fn series_that_were_sampled_together_share_their_times() {
     let rows: Vec<Row<Counter>> = (0..40u64)
         .flat_map(|series| {
