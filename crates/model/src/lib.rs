@@ -23,6 +23,6 @@ pub use name::{MAX_NAME_BYTES, NameError, beginning, check_name};
 pub use retention::{Retention, RetentionError, SpanError, Tier, format_span, parse_span};
 pub use selector::Selector;
 pub use series::{ComponentId, Kind, Metric, Series, SeriesId, SeriesKey};
-pub use sketch::{Bin, MAX_BINS, MAX_COARSENESS, Sketch, SketchError, relative_error};
+pub use sketch::{Bin, MAX_BINS, MAX_COARSENESS, Sketch, SketchError, bin_of, relative_error};
 pub use time::{Range, Timestamp, Width, WidthError};
 pub use value::{MAX_MAGNITUDE, ValueError, check_increment, check_value};

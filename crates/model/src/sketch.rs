@@ -271,6 +271,11 @@ pub fn relative_error(coarseness: u8) -> f64 {
     if ratio.is_finite() { (ratio - 1.0) / (ratio + 1.0) } else { 1.0 }
 }
 
+/// The bin of a number in sketches whose bins were joined so often.
+pub fn bin_of(value: f64, coarseness: u8) -> i32 {
+    join(key(value), coarseness.min(MAX_COARSENESS))
+}
+
 /// The bin of a number at full precision: 0 for zero and subnormals, then from 1 up, by size.
 fn key(value: f64) -> i32 {
     let size = (value.abs().to_bits() >> SHIFT) as i32;

@@ -7,7 +7,7 @@ use super::bytes::Reader;
 use super::numbers::{Effort, Neighbours, read_floats, read_ints, write_floats, write_ints};
 use super::write::Shared;
 use super::{BlockError, Parts};
-use model::{Bin, Counter, Fold, Kind, Many, Rolling, Row, Sketch, Timestamp};
+use model::{Bin, Counter, Fold, Kind, Many, Rolling, Row, Sketch, Timestamp, bin_of};
 use pco::wrapped::FileDecompressor;
 
 /// The columns of one kind of fold.
@@ -138,7 +138,7 @@ impl Columns for Rolling {
             read_floats(several, pco, reader)?,
         ];
         let sketches = match parts {
-            Parts::All => read_sketches(several, pco, reader)?,
+            Parts::All => read_sketches(&minima, &maxima, pco, reader)?,
             Parts::NoSketches => Vec::new(),
         };
         let mut sketches = sketches.into_iter();
@@ -164,50 +164,76 @@ impl Columns for Rolling {
     }
 }
 
-/// Columns: coarseness and number of bins of each sketch; the first keys of those that have bins;
-/// the distances from each further key to the one before; the counts of all bins.
+/// Columns: coarseness and number of bins of each sketch; of those that have bins, how far the first key
+/// is above that of the minimum; of those that have more, how far the last is below that of the maximum;
+/// the distances from each key in between to the one before; the counts of all bins. The outermost bins
+/// are those of the extremes, unless the fold came with a sketch of less than it counts.
 fn write_sketches(folds: &[&Many], form: Form, out: &mut Vec<u8>) {
     let sketches: Vec<_> = folds.iter().map(|fold| fold.sketch.settled()).collect();
     let sketches = sketches.iter().map(|sketch| &**sketch);
     ints(sketches.clone().map(|sketch| sketch.coarseness().into()), form, out);
     ints(sketches.clone().map(|sketch| sketch.bins().len() as i64), form, out);
-    let bins = sketches.map(Sketch::bins);
-    ints(bins.clone().filter_map(|bins| bins.first()).map(|bin| bin.key.into()), form, out);
     let apart = Form { neighbours: Neighbours::Apart, ..form };
-    let steps = bins.clone().flat_map(|bins| bins.windows(2));
-    ints(steps.map(|pair| i64::from(pair[1].key) - i64::from(pair[0].key)), apart, out);
+    let outer = |of: &dyn Fn(&Many, &Sketch) -> Option<i64>, out: &mut Vec<u8>| {
+        ints(
+            folds.iter().zip(sketches.clone()).filter_map(|(fold, one)| of(fold, one)),
+            apart,
+            out,
+        );
+    };
+    let key = |value, sketch: &Sketch| i64::from(bin_of(value, sketch.coarseness()));
+    let above = |fold: &Many, sketch: &Sketch| {
+        Some(i64::from(sketch.bins().first()?.key) - key(fold.min, sketch))
+    };
+    let below = |fold: &Many, sketch: &Sketch| {
+        let last = sketch.bins().get(1..)?.last()?;
+        Some(key(fold.max, sketch) - i64::from(last.key))
+    };
+    outer(&above, out);
+    outer(&below, out);
+    let bins = sketches.map(Sketch::bins);
+    let inner = bins.clone().flat_map(|bins| bins[..bins.len().saturating_sub(1)].windows(2));
+    ints(inner.map(|pair| i64::from(pair[1].key) - i64::from(pair[0].key)), apart, out);
     ints(bins.flatten().map(|bin| bin.count as i64), apart, out);
 }
 
 fn read_sketches(
-    rows: usize,
+    minima: &[f64],
+    maxima: &[f64],
     pco: &FileDecompressor,
     reader: &mut Reader<'_>,
 ) -> Result<Vec<Sketch>, BlockError> {
+    let rows = minima.len();
     let wrong = || BlockError::Bounds("a sketch");
     let coarseness = read_ints(rows, pco, reader)?;
     let sizes = read_ints(rows, pco, reader)?;
     if sizes.iter().any(|size| !(0..=model::MAX_BINS as i64).contains(size)) {
         return Err(wrong());
     }
-    let with_bins = sizes.iter().filter(|size| **size > 0).count();
+    let at_least = |least: i64| sizes.iter().filter(|size| **size >= least).count();
+    let (firsts, lasts) = (at_least(1), at_least(2));
     let total = sizes.iter().sum::<i64>() as usize;
-    let firsts = read_ints(with_bins, pco, reader)?;
-    let steps = read_ints(total - with_bins, pco, reader)?;
-    let counts = read_ints(total, pco, reader)?;
-    let (mut firsts, mut steps, mut counts) =
-        (firsts.into_iter(), steps.into_iter(), counts.into_iter());
-    let sketches = coarseness.into_iter().zip(sizes).map(|(coarseness, size)| {
+    let mut above = read_ints(firsts, pco, reader)?.into_iter();
+    let mut below = read_ints(lasts, pco, reader)?.into_iter();
+    let mut steps = read_ints(total - firsts - lasts, pco, reader)?.into_iter();
+    let mut counts = read_ints(total, pco, reader)?.into_iter();
+    let sketches = coarseness.into_iter().zip(sizes).zip(minima.iter().zip(maxima));
+    let sketches = sketches.map(|((coarseness, size), (min, max))| {
+        let coarseness = u8::try_from(coarseness).map_err(|_| wrong())?;
         let mut bins = Vec::with_capacity(size as usize);
         let mut key = 0i64;
         for place in 0..size {
-            let step = if place == 0 { firsts.next() } else { steps.next() };
-            let (step, count) = step.zip(counts.next()).ok_or_else(wrong)?;
-            key = key.checked_add(step).ok_or_else(wrong)?;
-            let key = i32::try_from(key).map_err(|_| wrong())?;
-            bins.push(Bin { key, count: count as u64 });
+            let next = if place == 0 {
+                above.next().and_then(|up| i64::from(bin_of(*min, coarseness)).checked_add(up))
+            } else if place == size - 1 {
+                below.next().and_then(|down| i64::from(bin_of(*max, coarseness)).checked_sub(down))
+            } else {
+                steps.next().and_then(|step| key.checked_add(step))
+            };
+            key = next.ok_or_else(wrong)?;
+            let count = counts.next().ok_or_else(wrong)? as u64;
+            bins.push(Bin { key: i32::try_from(key).map_err(|_| wrong())?, count });
         }
-        let coarseness = u8::try_from(coarseness).map_err(|_| wrong())?;
         Sketch::from_bins(coarseness, bins).map_err(|_| wrong())
     });
     sketches.collect()

@@ -14,7 +14,7 @@
 //! before; span of series varint; first bucket signed; span of buckets varint; length varint`.
 //! A segment's bytes: the series as a column if the span is above 0; the buckets (start / width); then
 //! the kind's columns. The counter's: sum. The rolling metric's: count, last_time - start in ms, last;
-//! and for the rows whose count is not 1: sum, min, max, and five of sketches (`folds.rs`). Buckets
+//! and for the rows whose count is not 1: sum, min, max, and six of sketches (`folds.rs`). Buckets
 //! and last_time - start are `0 varint` and a column, or the number of a shared column from 1.
 //! Columns are as in `numbers.rs`.
 
