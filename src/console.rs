@@ -60,7 +60,7 @@ impl Command {
             Some(url) => self.ask_server(url)?,
             None => self.read_file()?,
         };
-        let SqlAnswer { columns, rows, truncated } = answer;
+        let SqlAnswer { columns, rows, truncated, warnings } = answer;
         let rows = rows.into_iter().map(|row| row.into_iter().map(to_json).collect()).collect();
         let table = Table { columns, rows };
         let printed = if json { table.print_json(out) } else { table.print(out) };
@@ -68,6 +68,9 @@ impl Command {
             // Whoever reads has seen enough.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
             printed => printed?,
+        }
+        for warning in warnings {
+            writeln!(std::io::stderr(), "{warning}")?;
         }
         if truncated {
             // Not among the rows, and no failure: so many were asked for.

@@ -85,9 +85,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
 }
 
+/// The signal of a file that grew beyond its limit, on Linux.
+const SIGXFSZ: i32 = 25;
+
 /// Cancels the token at the first Ctrl-C or SIGTERM, and ends at the second.
 fn signals(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
+    // Beyond a limit on file sizes a write is to fail, as on a full disk, and not to end the process.
+    drop(signal(SignalKind::from_raw(SIGXFSZ))?);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

@@ -3,6 +3,7 @@
 //! Everything accepted before the call goes, whether it was flushed or not; what comes after stays.
 //! Once the storage has it, it is done for good, whatever becomes of the caller.
 
+use super::flush::Progress;
 use super::{Engine, Error};
 use crate::state::Selected;
 use crate::storage::{Deleted, Deletion};
@@ -54,7 +55,11 @@ impl Engine {
         let selected = self.find(&request.selector)?;
         let deadline = request.deadline.unwrap_or_else(|| Instant::now() + TIMEOUT);
         let seen: Vec<_> = selected.iter().map(|one| self.state.current(one.place)).collect();
-        self.flush_pending(deadline).await?;
+        match self.flush_pending(deadline).await {
+            // What is there can be counted all the same.
+            Err(Error::Unavailable(_)) if request.dry_run => {}
+            flushed => flushed?,
+        }
         let series: Arc<[SeriesId]> = selected.iter().map(|one| one.series.id).collect();
         let deletion = Deletion { series, range, dry_run: request.dry_run, deadline };
         let deleted = self.storage.delete(deletion).await?;
@@ -84,14 +89,20 @@ impl Engine {
         }
     }
 
-    /// Waits until everything that was accepted so far is committed.
+    /// Waits until everything that was accepted so far is committed; not for a storage that fails.
     pub(super) async fn flush_pending(&self, deadline: Instant) -> Result<(), Error> {
         let Some(generation) = self.state.pending_generation() else { return Ok(()) };
         self.flush_now();
-        let committed = self.committed_after(generation - 1);
-        match tokio::time::timeout_at(deadline.into(), committed).await {
-            Ok(committed) => committed.map(drop),
-            Err(_) => Err(Error::Deadline),
+        let mut progress = self.flush.progress();
+        let ended =
+            |progress: &Progress| progress.committed >= generation || progress.failure.is_some();
+        let ended = tokio::time::timeout_at(deadline.into(), progress.wait_for(ended)).await;
+        let ended = ended.map_err(|_| Error::Deadline)?.map_err(|_| Error::Stopping)?;
+        match &ended.failure {
+            Some(failure) if ended.committed < generation => {
+                Err(Error::Unavailable(failure.clone()))
+            }
+            _ => Ok(()),
         }
     }
 }

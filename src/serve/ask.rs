@@ -21,7 +21,8 @@ pub async fn ask_sql(
     request.set_timeout(timeout);
     let said = |status: Status| anyhow!("{}", status.message());
     let mut parts = client.sql(request).await.map_err(said)?.into_inner();
-    let mut answer = SqlAnswer { columns: Vec::new(), rows: Vec::new(), truncated: false };
+    let mut answer =
+        SqlAnswer { columns: Vec::new(), rows: Vec::new(), truncated: false, warnings: Vec::new() };
     while let Some(part) = parts.message().await.map_err(said)? {
         answer.columns.extend(part.columns);
         answer.rows.extend(
@@ -30,6 +31,7 @@ pub async fn ask_sql(
                 .map(|row| row.values.into_iter().map(|value| of_wire(value.kind)).collect()),
         );
         answer.truncated |= part.truncated;
+        answer.warnings.extend(part.warnings);
     }
     Ok(answer)
 }

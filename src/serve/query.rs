@@ -158,6 +158,7 @@ async fn send_table(answer: SqlAnswer, answers: mpsc::Sender<Result<v1::SqlRespo
         }
     }
     message.truncated = answer.truncated;
+    message.warnings = answer.warnings;
     drop(answers.send(Ok(message)).await);
 }
 

@@ -138,12 +138,15 @@ impl Storage for Memory {
             let series = inner.series.values().map(|(series, _)| series.clone()).collect();
             (series, inner.blocks.iter().cloned().collect())
         };
+        let query_deadline = query.deadline;
         let waiting = Arc::new(AtomicBool::new(true));
         let waits = waiting.clone();
         let run = move || sql::run(Box::new(Moment { series, blocks }), &query, waits);
         let running = tokio::task::spawn_blocking(run);
         let _ended = Ended(waiting);
-        running.await.map_err(|error| Error::Unavailable(error.to_string()))?
+        let ran = tokio::time::timeout_at(query_deadline.into(), running).await;
+        let ran = ran.map_err(|_| Error::Deadline)?;
+        ran.map_err(|error| Error::Unavailable(error.to_string()))?
     }
 
     async fn status(&self) -> Result<Status, Error> {
@@ -311,6 +314,14 @@ impl Source for Moment {
 
     fn unreadable(&self, _: &Listed, why: &BlockError) -> Error {
         Error::Corrupt(format!("a block in memory: {why}"))
+    }
+
+    fn leave_out(&mut self) -> bool {
+        false
+    }
+
+    fn warnings(&mut self) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
     }
 }
 

@@ -245,6 +245,8 @@ pub struct SqlAnswer {
     pub rows: Vec<Vec<SqlValue>>,
     /// Whether there are more rows.
     pub truncated: bool,
+    /// What is missing, in words.
+    pub warnings: Vec<String>,
 }
 
 /// A value of SQLite.

@@ -113,6 +113,11 @@ async fn what_is_asked_of_names_and_times_is_what_is_found(server: Server) {
         ("component = 5 OR component = x'61'".to_owned(), 0),
         ("component = 'c'".to_owned(), 0),
         ("component LIKE 'A'".to_owned(), 100),
+        ("component = 'A' COLLATE NOCASE".to_owned(), 100),
+        ("component IN ('A') COLLATE NOCASE".to_owned(), 0),
+        ("component COLLATE NOCASE IN ('A', 'x')".to_owned(), 100),
+        ("name = 'N ' COLLATE RTRIM AND component = 'a'".to_owned(), 0),
+        ("name = 'n ' COLLATE RTRIM AND component = 'a'".to_owned(), 50),
         (format!("timestamp > {from} OR component = 'a'"), 178),
     ] {
         let wanted = if condition.is_empty() { "TRUE" } else { &*condition };
@@ -187,6 +192,24 @@ async fn a_statement_ends_at_the_time_limit_of_queries() {
         assert_eq!(found, [[whole(1)]], "the reader is free again");
         server.stop().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_cannot_be_stopped_keeps_nobody_else_waiting() {
+    let server = Server::with(Backend::Sqlite, &["--query-timeout=300ms"]).await;
+    let mut client = server.client().await;
+    client.record_durably(vec![increment("c", "n", 1.0)]).await;
+    // Within one function SQLite looks at no deadline.
+    let query = "WITH n(x) AS (VALUES (60000), (60001), (60002), (60003))
+                 SELECT instr(hex(zeroblob(2 * x)), hex(zeroblob(x)) || '1') FROM n";
+    for _ in 0..3 {
+        let request = v1::SqlRequest { query: query.to_owned(), max_rows: 0 };
+        let status = client.query.sql(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    }
+    let request = v1::ExtractRequest { component: "c".to_owned(), ..Default::default() };
+    assert_eq!(client.extract(request).await.unwrap().0.len(), 1);
+    server.stop().await.unwrap();
 }
 
 fn healthd_sql(words: &[&str]) -> Output {

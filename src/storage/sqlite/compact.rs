@@ -43,7 +43,10 @@ struct Surroundings {
     cuts: Vec<Cuts>,
     /// Series that were deleted.
     gone: HashSet<SeriesId>,
-    /// How many rows the policy dropped.
+    /// The range of what is tried out; none where all of the runs is merged.
+    only: Option<Range>,
+    /// How many rows there were, and how many the policy dropped.
+    seen: u64,
     dropped: u64,
     /// What the series came to in what leaves level 0.
     currents: Option<Vec<(SeriesId, Kind, Current)>>,
@@ -92,16 +95,21 @@ pub(super) async fn run(
     replace(pools, job, outputs.into_values().collect(), currents).await
 }
 
-/// Merges the runs of a day as a policy asks for, and writes nothing.
+/// Merges what runs have of a day as a policy asks for, and writes nothing. Gives how many rows that is,
+/// and what would be left of them.
 pub(super) async fn try_out(
     pools: &Pools,
     day: Range,
     runs: Vec<Run>,
     policy: &Arc<Policy>,
     deadline: Instant,
-) -> Result<Remains, Error> {
+) -> Result<(u64, Remains), Error> {
     let treatment = Some((day, policy.clone()));
-    let open = move |connection: &mut Connection| Work::open(connection, &runs, DAYS, treatment);
+    let open = move |connection: &mut Connection| {
+        let mut work = Work::open(connection, &runs, DAYS, treatment)?;
+        work.surroundings.only = Some(day);
+        Ok(work)
+    };
     let mut work = pools.read_until(deadline, open).await?;
     let mut outcome = Remains::default();
     loop {
@@ -118,7 +126,7 @@ pub(super) async fn try_out(
         }
         if done {
             outcome.dropped = work.surroundings.dropped;
-            return Ok(outcome);
+            return Ok((work.surroundings.seen, outcome));
         }
         if Instant::now() >= deadline {
             return Err(Error::Deadline);
@@ -144,7 +152,15 @@ impl Work {
             counters: Merge::new(blocks(Kind::Counter)?.into_iter(), shape),
             rollings: Merge::new(blocks(Kind::Rolling)?.into_iter(), shape),
             counters_done: false,
-            surroundings: Surroundings { treatment, cuts, gone, dropped: 0, currents: None },
+            surroundings: Surroundings {
+                treatment,
+                cuts,
+                gone,
+                only: None,
+                seen: 0,
+                dropped: 0,
+                currents: None,
+            },
         })
     }
 
@@ -196,6 +212,10 @@ impl<F: Columns> Context<F> for Reading<'_> {
     }
 
     fn target(&mut self, series: SeriesId, start: Timestamp, width: Width) -> Option<Target> {
+        if self.around.only.is_some_and(|only| !only.contains(start)) {
+            return None;
+        }
+        self.around.seen += 1;
         let mut width = width;
         if let Some((day, policy)) = &self.around.treatment {
             let Some(due) = policy.width(series, *day) else {

@@ -234,6 +234,14 @@ async fn a_preview_says_what_a_retention_then_does() {
     let bytes: i64 = file.plain().query_row(bytes, [], |row| row.get(0)).unwrap();
     let expected: u64 = effects.iter().map(|effect| effect.after.unwrap().bytes).sum();
     assert_eq!(bytes as u64, expected, "to the byte");
+    // What came a moment ago is in level 0, whatever its time.
+    let secs = (0..3).flat_map(|day| (0..100).map(move |n| BEGIN + day * DAY + 50_000 + n));
+    let late: Vec<_> = secs.map(|secs| (counter.id, secs, grew(1.0))).collect();
+    commit(file.storage(), flush(5, &[], &late)).await;
+    let effects = file.storage().preview(&policy, deadline).await.unwrap();
+    let after = effects.iter().map(|effect| (effect.folds, effect.after.unwrap()));
+    let after: Vec<_> = after.map(|(folds, after)| (folds, after.folds, after.dropped)).collect();
+    assert_eq!(after, [(100, 0, 100), (110, 12, 0), (110, 12, 0), (600, 600, 0)]);
 }
 
 /// Every level and width that runs have, with how many rows.

@@ -16,6 +16,8 @@ use tokio::sync::Semaphore;
 
 /// Reads at once. More only wait for the same two or four cores.
 const READERS: usize = 4;
+/// Statements of SQL at once.
+const STATEMENTS: usize = 2;
 /// How long a read may take when nobody said: the small ones of status and coverage.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long another program's hold of the file is waited for.
@@ -35,6 +37,9 @@ pub(super) struct Pools {
     readers: Pool,
     /// The right to read, once for each reader.
     reading: Semaphore,
+    /// The right to run a statement of SQL. Few at once, and no reader less for them: SQLite looks at
+    /// no deadline within a function, so one may go on when nobody waits for it any more.
+    statements: Arc<Semaphore>,
     /// Readers whose last read ended well. The pool asks each of its connections a question before it
     /// gives it out, which takes as long as a small read.
     idle: Mutex<Vec<Object>>,
@@ -108,6 +113,7 @@ impl Pools {
             writer: pool(path, 1, set_up_writer)?,
             readers: pool(path, READERS, set_up_reader)?,
             reading: Semaphore::new(READERS),
+            statements: Arc::new(Semaphore::new(STATEMENTS)),
             idle: Mutex::default(),
             reopened: AtomicU64::new(0),
         })
@@ -172,6 +178,28 @@ impl Pools {
         result
     }
 
+    /// Runs a statement of SQL, which opens what it reads by itself. The flag says whether anyone waits.
+    pub(super) async fn run_statement<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        run: impl FnOnce(Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let waiting = Waiting::default();
+        let waits = waiting.flag();
+        let statement = async {
+            let turn = self.statements.clone().acquire_owned().await.map_err(|_| closed())?;
+            let run = move || {
+                let result = run(waits);
+                drop(turn);
+                result
+            };
+            let ran = tokio::task::spawn_blocking(run).await;
+            ran.map_err(|error| Error::Unavailable(error.to_string()))?
+        };
+        let ran = tokio::time::timeout_at(deadline.into(), statement).await;
+        ran.map_err(|_| Error::Deadline)?
+    }
+
     /// Brings the log into the file when it has grown, beside the writer and the readers. A log that
     /// outgrew its budget was never seen whole by a moment without readers: those that come are held
     /// back until it is emptied, which takes as long as the reads that are there.
@@ -221,7 +249,7 @@ impl Pools {
 }
 
 /// Tells a read whether anyone still waits for it.
-pub(super) struct Waiting(Arc<AtomicBool>);
+struct Waiting(Arc<AtomicBool>);
 
 impl Default for Waiting {
     fn default() -> Self {
@@ -231,7 +259,7 @@ impl Default for Waiting {
 
 impl Waiting {
     /// True for as long as somebody waits.
-    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+    fn flag(&self) -> Arc<AtomicBool> {
         self.0.clone()
     }
 }

@@ -29,6 +29,7 @@ use connect::Pools;
 use model::Timestamp;
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use source::{Damaged, Snapshot};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -190,15 +191,12 @@ impl Storage for Sqlite {
             let meta = schema::Meta::read(connection)?;
             let (loaded, series) = catalogue::load(connection)?;
             let currents = current::read(connection)?;
-            let series = series.into_iter().map(|series| match currents.get(&series.id) {
-                Some(current) => Ok((series, *current)),
-                None => Err(Error::Corrupt(format!(
-                    "series {} of {} has no current record",
-                    series.id.as_u64(),
-                    series.metric.name
-                ))),
+            // Of a series that is in damaged blocks only, nothing is known but its name.
+            let series = series.into_iter().map(|series| {
+                let current = currents.get(&series.id).copied().unwrap_or_default();
+                (series, current)
             });
-            let series = series.collect::<Result<_, _>>()?;
+            let series = series.collect();
             let counts = loaded.counts();
             *known.lock() = Some(loaded);
             let schema::Meta { incarnation, flush_seq, .. } = meta;
@@ -303,16 +301,15 @@ impl Storage for Sqlite {
     }
 
     async fn sql(&self, query: SqlQuery) -> Result<SqlAnswer, Error> {
-        let waiting = connect::Waiting::default();
         let query = Arc::new(query);
         loop {
-            let (path, query, waits) = (self.path.clone(), query.clone(), waiting.flag());
+            let (path, query) = (self.path.clone(), query.clone());
             let deadline = query.deadline;
-            // On a connection of its own, in the turn of one that reads.
-            let run = move |_: &mut Connection| {
-                sql::run(Box::new(source::Snapshot::open(&path)?), &query, waits)
+            let run = move |waits: Arc<AtomicBool>| {
+                let source = Snapshot::open(&path, Damaged::PutAside)?;
+                sql::run(Box::new(source), &query, waits)
             };
-            let answer = self.pools.read_until(deadline, run).await;
+            let answer = self.pools.run_statement(deadline, run).await;
             if let Some(answer) = self.readable(answer).await? {
                 return Ok(answer);
             }
@@ -356,7 +353,7 @@ impl Storage for Sqlite {
 /// Runs a statement on a file, whether a service runs on it or not: what is committed is seen.
 pub fn query_file(path: &Path, query: &SqlQuery) -> Result<SqlAnswer, Error> {
     connect::check_version()?;
-    let source = source::Snapshot::open(path)?;
+    let source = Snapshot::open(path, Damaged::LeftOut)?;
     sql::run(Box::new(source), query, Arc::new(AtomicBool::new(true)))
 }
 

@@ -16,7 +16,7 @@ fn policy() -> Policy {
 fn run(level: Level, first: Timestamp, rows: u64) -> Run {
     let made = NOW.before(Duration::from_hours(1));
     let form = policy().form(day_of(first));
-    Run { id: 0, level, seq: 1, first, rows, bytes: rows, made, form }
+    Run { id: 0, level, seq: 1, first, last: first, rows, bytes: rows, made, form }
 }
 
 fn plan(runs: &[Run], now: Timestamp) -> Option<Job> {

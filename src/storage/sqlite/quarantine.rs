@@ -26,7 +26,11 @@ pub(super) fn put_aside(connection: &mut Connection, id: i64, now: Timestamp) ->
         .map_err(error)?;
     // Whoever came first has put it aside, or it was merged away.
     let Some(checksum) = checksum else { return Ok(()) };
-    let why = load(connection, id, |data| View::checked(data, checksum).err())?;
+    let why = match load(connection, id, |data| View::checked(data, checksum).err()) {
+        Ok(why) => why.map(|why| why.to_string()),
+        Err(Error::Damaged(_, why)) => Some(why),
+        Err(error) => return Err(error),
+    };
     let Some(why) = why else {
         let text = format!("block {id} could not be read at first; the disk may be failing");
         return Err(Error::Unavailable(text));
@@ -36,9 +40,9 @@ pub(super) fn put_aside(connection: &mut Connection, id: i64, now: Timestamp) ->
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
     let copy = "INSERT INTO quarantine
         SELECT id, ?2, ?3, kind, first_series, last_series, first_ms, last_ms, width_ms, rows,
-               checksum, data
-        FROM directory JOIN block USING (id) WHERE id = ?1";
-    change.execute(copy, params![id, now.as_ms(), why.to_string()]).map_err(error)?;
+               checksum, coalesce(data, x'')
+        FROM directory LEFT JOIN block USING (id) WHERE id = ?1";
+    change.execute(copy, params![id, now.as_ms(), why]).map_err(error)?;
     for step in [
         "UPDATE run SET rows = rows - (SELECT rows FROM directory WHERE id = ?1)
          WHERE id = (SELECT run FROM directory WHERE id = ?1)",

@@ -48,6 +48,8 @@ pub(super) struct Run {
     pub(super) seq: u64,
     /// When its earliest bucket starts.
     pub(super) first: Timestamp,
+    /// When its latest one does.
+    pub(super) last: Timestamp,
     pub(super) rows: u64,
     pub(super) bytes: u64,
     /// When it was made.
@@ -191,7 +193,7 @@ fn delete_some(change: &Transaction<'_>, bytes: usize) -> rusqlite::Result<bool>
 /// The runs that are seen, in the order of their flushes.
 pub(super) fn live(connection: &Connection) -> rusqlite::Result<Vec<Run>> {
     let mut select = connection.prepare_cached(
-        "SELECT id, level, seq, first_ms, rows, bytes, made_ms, form
+        "SELECT id, level, seq, first_ms, rows, bytes, made_ms, form, last_ms
          FROM run WHERE state = ?1 ORDER BY seq, id",
     )?;
     let runs = select.query_map([State::Live as i64], |row| {
@@ -204,6 +206,7 @@ pub(super) fn live(connection: &Connection) -> rusqlite::Result<Vec<Run>> {
             bytes: row.get::<_, i64>(5)? as u64,
             made: Timestamp::from_ms(row.get(6)?),
             form: row.get(7)?,
+            last: Timestamp::from_ms(row.get(8)?),
         })
     })?;
     runs.collect()

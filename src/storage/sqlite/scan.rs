@@ -11,7 +11,7 @@ use super::quarantine;
 use super::run::{self, Level};
 use super::schema::Meta;
 use model::{Range, SeriesId, Timestamp, Width};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use std::time::Instant;
 
 /// Runs that are seen and touch a range of time, and their blocks that touch a range of series.
@@ -156,7 +156,9 @@ pub(super) fn load<T>(
     id: i64,
     read: impl FnOnce(&[u8]) -> T,
 ) -> Result<T, Error> {
-    let mut select =
-        connection.prepare_cached("SELECT data FROM block WHERE id = ?1").map_err(error)?;
-    select.query_row([id], |row| Ok(read(row.get_ref(0)?.as_blob()?))).map_err(error)
+    let select = connection.prepare_cached("SELECT data FROM block WHERE id = ?1");
+    let read = select.and_then(|mut select| {
+        select.query_row([id], |row| Ok(read(row.get_ref(0)?.as_blob()?))).optional()
+    });
+    read.map_err(error)?.ok_or_else(|| Error::Damaged(id, "it is not there".to_owned()))
 }

@@ -14,6 +14,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What becomes of damaged blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Damaged {
+    /// They are an error, upon which they are put aside.
+    PutAside,
+    /// They are left out of the answer, which says so.
+    LeftOut,
+}
+
 /// A snapshot of a file.
 pub(super) struct Snapshot {
     connection: Connection,
@@ -21,6 +30,8 @@ pub(super) struct Snapshot {
     /// The series that were asked for, since a join asks again and again.
     found: HashMap<Names, Vec<Arc<Series>>>,
     made: HashMap<i64, Timestamp>,
+    /// Damaged blocks that were left out; none where the service puts them aside.
+    left_out: Option<u64>,
 }
 
 /// How many answers to the same question about names are kept.
@@ -28,12 +39,26 @@ const MAX_FOUND: usize = 64;
 
 impl Snapshot {
     /// As the file is now, whether a service runs on it or not.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+    /// Damaged blocks are left out, if they are not for the service to put aside.
+    pub(super) fn open(path: &Path, damaged: Damaged) -> Result<Self, Error> {
+        let mut opened = Self::connect(path)?;
+        opened.left_out = (damaged == Damaged::LeftOut).then_some(0);
+        Ok(opened)
+    }
+
+    fn connect(path: &Path) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         if Path::new(&log).exists() {
-            return Self::of(Connection::open_with_flags(path, flags));
+            let opened = Self::of(Connection::open_with_flags(path, flags));
+            return opened.map_err(|error| match error {
+                Error::Unavailable(text) => Error::Unavailable(format!(
+                    "{text}; a file with a log beside it can only be read where its directory can be \
+                     written to, so copy both there"
+                )),
+                error => error,
+            });
         }
         // No service has it open, since that has its log beside the file. So nothing need be written
         // there to keep others out: a backup may lie where nothing can be.
@@ -50,7 +75,7 @@ impl Snapshot {
         let runs = run::live(&connection).map_err(error)?;
         let made = runs.into_iter().map(|run| (run.id, run.made)).collect();
         let cuts = Cuts::read(&connection)?;
-        Ok(Self { connection, cuts, found: HashMap::new(), made })
+        Ok(Self { connection, cuts, found: HashMap::new(), made, left_out: None })
     }
 }
 
@@ -95,5 +120,18 @@ impl Source for Snapshot {
 
     fn unreadable(&self, block: &Listed, why: &BlockError) -> Error {
         quarantine::unreadable(block.id, why)
+    }
+
+    fn leave_out(&mut self) -> bool {
+        self.left_out = self.left_out.map(|blocks| blocks + 1);
+        self.left_out.is_some()
+    }
+
+    fn warnings(&mut self) -> Result<Vec<String>, Error> {
+        let aside = quarantine::count(&self.connection).map_err(error)?;
+        let (out, text) = (self.left_out.unwrap_or(0), "what they held may be missing");
+        let counted = [(aside, "were put aside earlier"), (out, "are left out")];
+        let told = counted.into_iter().filter(|(blocks, _)| *blocks > 0);
+        Ok(told.map(|(blocks, what)| format!("{blocks} damaged blocks {what}: {text}")).collect())
     }
 }

@@ -19,13 +19,13 @@ use std::time::Instant;
 
 /// The longest statement, and the longest value.
 const MAX_STATEMENT: i32 = 64 << 10;
-const MAX_VALUE: i32 = 4 << 20;
+const MAX_VALUE: i32 = 256 << 10;
 
 /// Bytes of an answer, near enough.
 const MAX_BYTES: usize = 32 << 20;
 
 /// SQLite's instructions between two looks at the deadline.
-const OPS_BETWEEN_LOOKS: i32 = 10_000;
+const OPS_BETWEEN_LOOKS: i32 = 100;
 
 /// What the table is read from: one moment of a storage.
 pub(in crate::storage) trait Source: Send + 'static {
@@ -37,6 +37,10 @@ pub(in crate::storage) trait Source: Send + 'static {
     fn load(&mut self, block: &Listed) -> Result<Vec<u8>, Error>;
     /// What it means that a block cannot be read.
     fn unreadable(&self, block: &Listed, why: &BlockError) -> Error;
+    /// Leaves a damaged block out, where nobody else would put it aside. Says whether it does.
+    fn leave_out(&mut self) -> bool;
+    /// What is missing, in words.
+    fn warnings(&mut self) -> Result<Vec<String>, Error>;
 }
 
 /// Which names are wanted.
@@ -84,13 +88,15 @@ pub(in crate::storage) fn run(
     let (source, failure) = (Mutex::new(source), Mutex::default());
     let shared = Arc::new(Shared { source, failure, deadline: query.deadline, waited_for });
     let answer = scratch(&shared).and_then(|scratch| answer(&scratch, query));
-    answer.map_err(|error| match shared.failure.lock().take() {
+    let answer = answer.map_err(|error| match shared.failure.lock().take() {
         Some(failure) => failure,
         None if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
             Error::Deadline
         }
         None => Error::Invalid(in_words(&error)),
-    })
+    })?;
+    let warnings = shared.source.lock().warnings()?;
+    Ok(SqlAnswer { warnings, ..answer })
 }
 
 /// A database that has the table and nothing else.
@@ -126,7 +132,8 @@ fn answer(scratch: &Connection, query: &SqlQuery) -> rusqlite::Result<SqlAnswer>
     let mut statement = scratch.prepare(&query.text)?;
     let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let mut rows = statement.query([])?;
-    let mut answer = SqlAnswer { columns, rows: Vec::new(), truncated: false };
+    let mut answer =
+        SqlAnswer { columns, rows: Vec::new(), truncated: false, warnings: Vec::new() };
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         if answer.rows.len() >= query.max_rows || bytes >= MAX_BYTES {

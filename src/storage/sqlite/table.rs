@@ -92,6 +92,8 @@ unsafe impl<'vtab> VTab<'vtab> for Metrics {
             };
             let bit = match (constraint.column(), constraint.operator()) {
                 _ if !constraint.is_usable() => continue,
+                // Names are found as they are spelled; who means more compares each.
+                (COMPONENT | METRIC | TYPE, EQ) if info.collation(place)? != "BINARY" => continue,
                 (COMPONENT, EQ) => BY_COMPONENT,
                 (METRIC, EQ) => BY_METRIC,
                 (TYPE, EQ) => BY_TYPE,
@@ -348,9 +350,14 @@ impl Cursor<'_> {
 
     fn open_block(&self, listed: Listed) -> std::result::Result<Option<Open>, Error> {
         let mut source = self.shared.source.lock();
-        let data = source.load(&listed)?;
-        let view = View::checked(data, listed.checksum);
-        let view = view.map_err(|why| source.unreadable(&listed, &why))?;
+        let opened = source.load(&listed).and_then(|data| {
+            let view = View::checked(data, listed.checksum);
+            view.map_err(|why| source.unreadable(&listed, &why))
+        });
+        let view = match opened {
+            Err(Error::Damaged(..)) if source.leave_out() => return Ok(None),
+            opened => opened?,
+        };
         let wanted = self.kind.is_none_or(|kind| kind == view.kind());
         Ok(wanted.then_some(Open { view, listed, next: 0, before: 0 }))
     }

@@ -242,6 +242,42 @@ async fn a_damaged_block_is_put_aside_alone_and_answers_say_what_is_missing() {
 }
 
 #[tokio::test]
+async fn a_start_needs_no_block_of_any_series() {
+    for damage in ["UPDATE block SET data = zeroblob(length(data))", "DELETE FROM block"] {
+        let (mut fixture, counter) = damaged().await;
+        fixture.plain().execute(damage, []).unwrap();
+        for _ in 0..2 {
+            fixture.reopen().await;
+            let recovered = fixture.storage().recover().await.unwrap();
+            let found: Vec<_> = recovered.series.iter().map(|(one, now)| (one.id, *now)).collect();
+            assert_eq!(found, [(counter.id, model::Current::default())]);
+        }
+        assert_eq!(fixture.storage().status().await.unwrap().quarantined, 2);
+        commit(fixture.storage(), flush(3, &[], &[(counter.id, 9, grew(5.0))])).await;
+        let scanned = fixture.storage().scan(scan_of(&counter)).await.unwrap();
+        assert_eq!(scanned.steps.into_series().next().unwrap().1, [(at(9), grew(5.0))]);
+    }
+}
+
+#[tokio::test]
+async fn a_statement_goes_round_damage_and_says_so() {
+    let (fixture, _) = damaged().await;
+    let query = SqlQuery {
+        text: "SELECT sum(value) FROM metrics".to_owned(),
+        max_rows: 10,
+        deadline: Instant::now() + Duration::from_mins(1),
+    };
+    let path = fixture.directory.path().join("health.db");
+    let answer = query_file(&path, &query).unwrap();
+    assert_eq!(answer.rows, [[super::super::SqlValue::Real(2.0)]]);
+    assert_eq!(answer.warnings.len(), 1, "{:?}", answer.warnings);
+    assert!(answer.warnings[0].starts_with("1 damaged blocks are left out"));
+    let answer = fixture.storage().sql(query).await.unwrap();
+    assert_eq!(answer.rows, [[super::super::SqlValue::Real(2.0)]]);
+    assert!(answer.warnings[0].starts_with("1 damaged blocks were put aside"));
+}
+
+#[tokio::test]
 async fn a_damaged_block_stops_neither_a_start_nor_a_merge() {
     let (mut fixture, counter) = damaged().await;
     fixture.reopen().await;
