@@ -23,6 +23,8 @@ const SERIES: u32 = 1000;
 fn main() {
     let mut criterion = Criterion::default().configure_from_args().sample_size(10);
     let runtime = Runtime::new().expect("a runtime");
+    // Connections of a storage are closed where it goes, by threads of a runtime.
+    let _within = runtime.enter();
     let given = |flag: &str| std::env::args().any(|argument| argument == flag);
     let size = if given("--bench") && !given("--test") { SIZE } else { SIZE_UNMEASURED };
     let folds = size.0 * size.1 * u64::from(SERIES);
