@@ -118,6 +118,21 @@ impl Dictionary {
         }
     }
 
+    /// The component and the metric of a series that was declared well.
+    pub(super) fn names(
+        &self,
+        state: &State,
+        reference: u32,
+    ) -> Result<(Box<str>, Box<str>), Problem> {
+        self.find(reference)?;
+        if let Some((_, place)) = self.known(reference) {
+            let metric = state.series(place).metric.clone();
+            return Ok(((*metric.component).into(), (*metric.name).into()));
+        }
+        let new = self.new_entry(reference);
+        Ok((new.component.clone(), new.name.clone()))
+    }
+
     fn put(&mut self, place: usize, entry: Entry) {
         self.bytes += entry.bytes();
         let before = std::mem::replace(&mut self.entries[place], entry);

@@ -7,6 +7,7 @@ use super::dictionary::{Declared, Dictionary};
 use super::names::{Name, Names};
 use super::plain::{Plain, PlainTargets, Sample};
 use super::rejection::{Problem, Reason, Rejection, Rejections};
+use super::retention::Reach;
 use super::{Engine, Error};
 use crate::state::{Batch, Outcome, Place, State, Value};
 use crate::storage::Durability;
@@ -79,13 +80,38 @@ pub struct Receipt {
 
 /// The bounds of sample times.
 #[derive(Clone, Copy)]
-pub(super) struct Window {
+pub(super) struct Window<'e> {
     now: Timestamp,
+    /// Before it no series keeps a sample, and from then on all keep it.
     oldest: Timestamp,
+    kept_by_all: Timestamp,
     newest: Timestamp,
+    reach: &'e Reach,
 }
 
-impl Window {
+impl Window<'_> {
+    /// Whether the time is so old that only some series keep it.
+    pub(super) fn is_doubtful(&self, time: Timestamp) -> bool {
+        time < self.kept_by_all
+    }
+
+    /// Checks a doubtful time of this series.
+    pub(super) fn check_of(
+        &self,
+        time: Timestamp,
+        component: &str,
+        metric: &str,
+    ) -> Result<(), Problem> {
+        let oldest = self.now.before(self.reach.of(component, metric));
+        if time >= oldest {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Reason::TimeTooOld,
+            format!("time {time} is before {oldest}, the oldest that is kept of this series"),
+        ))
+    }
+
     pub(super) fn check(&self, time: Option<Timestamp>) -> Result<Timestamp, Problem> {
         match time {
             None => Ok(self.now),
@@ -119,7 +145,13 @@ impl Engine {
             return Ok(self.too_many(samples));
         }
         let now = self.clock.now();
-        let window = Window { now, oldest: now.before(self.max_age), newest: now.after(MAX_AHEAD) };
+        let window = Window {
+            now,
+            oldest: now.before(self.reach.most()),
+            kept_by_all: now.before(self.reach.least()),
+            newest: now.after(MAX_AHEAD),
+            reach: &self.reach,
+        };
         let mut receipt = Receipt::default();
         for declared in declared {
             let max_series = self.config.max_series.get();
@@ -141,7 +173,8 @@ impl Engine {
                 refused.push(index, &problem);
             }
         }
-        packed.stage(window, first_row, &stream.dictionary, &mut stream.packed, &mut refused);
+        let (dictionary, batch) = (&stream.dictionary, &mut stream.packed);
+        packed.stage(&self.state, window, first_row, dictionary, batch, &mut refused);
         let intake = self.state.intake(now).map_err(super::denied)?;
         receipt.take(intake.fold(&mut stream.plain, &mut targets), &mut refused);
         receipt.take(intake.fold(&mut stream.packed, &mut stream.dictionary), &mut refused);
@@ -256,7 +289,8 @@ impl Packed<'_> {
 
     fn stage(
         &self,
-        window: Window,
+        state: &State,
+        window: Window<'_>,
         first: usize,
         dictionary: &Dictionary,
         batch: &mut Batch,
@@ -278,6 +312,7 @@ impl Packed<'_> {
             if let (Some(Ok(time)), Some((kind, place))) = (&shared, dictionary.known(*reference))
                 && let Some((sent, value)) = self.good_value(row)
                 && sent == kind
+                && !window.is_doubtful(*time)
             {
                 batch.push_known(place, *reference, index, *time, value);
                 continue;
@@ -286,8 +321,13 @@ impl Packed<'_> {
                 Some(time) => time.clone(),
                 None => window.check(Some(Timestamp::from_ms(self.times_ms[row]))),
             };
-            let staged = time
-                .and_then(|time| self.stage_row(row, *reference, time, index, dictionary, batch));
+            let staged = time.and_then(|time| {
+                if window.is_doubtful(time) {
+                    let (component, metric) = dictionary.names(state, *reference)?;
+                    window.check_of(time, &component, &metric)?;
+                }
+                self.stage_row(row, *reference, time, index, dictionary, batch)
+            });
             if let Err(problem) = staged {
                 refused.push(first + row, &problem);
             }

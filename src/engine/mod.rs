@@ -198,8 +198,7 @@ pub struct Engine {
     flush: flush::Handle,
     incarnation: Incarnation,
     started: Timestamp,
-    /// How old a sample may be.
-    max_age: Duration,
+    reach: retention::Reach,
     accepted: AtomicU64,
     rejected: rejection::Tally,
 }
@@ -261,10 +260,8 @@ impl Engine {
             flush_seq,
         );
         let maintainer = Maintainer::new(state.clone(), storage.clone(), clock.clone(), &config);
-        let max_age = config.retention.0.max_age();
-        let others = config.retention_file.as_ref().and_then(Overrides::max_age);
         let engine = Self {
-            max_age: others.map_or(max_age, |others| others.max(max_age)),
+            reach: retention::Reach::new(&config.retention.0, config.retention_file.as_ref()),
             state,
             storage,
             flush,

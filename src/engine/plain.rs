@@ -151,7 +151,7 @@ impl<'a, 's> PlainTargets<'a, 's> {
     pub(super) fn stage(
         &mut self,
         state: &State,
-        window: Window,
+        window: Window<'_>,
         index: usize,
         sample: &Sample<'a>,
         batch: &mut Batch,
@@ -161,11 +161,18 @@ impl<'a, 's> PlainTargets<'a, 's> {
         let (target, index) = (self.targets.len() as u32, index as u32);
         match sample.of {
             Of::Known(name) => {
+                if window.is_doubtful(time) {
+                    let metric = state.series(self.names.place(name)).metric.clone();
+                    window.check_of(time, &metric.component, &metric.name)?;
+                }
                 batch.push_known(self.names.place(name), target, index, time, value);
                 self.targets.push(Target::Known(name));
             }
             Of::Named(source, identity) => {
                 let named = self.name(state, kind, &source, identity)?;
+                if window.is_doubtful(time) {
+                    window.check_of(time, named.component, named.name)?;
+                }
                 batch.push(named.hash, target, index, time, value);
                 self.targets.push(Target::Named(self.named.len() as u32));
                 self.named.push(named);

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The settings whose wrong value must not drop anything: the default in its place might.
 pub const HOLD_IF_WRONG: [&str; 2] = ["retention", "retention-file"];
@@ -101,11 +102,6 @@ impl Overrides {
         misfit.map(|(selector, ladder)| format!("{selector}={ladder}"))
     }
 
-    /// How old a sample may be under any of them.
-    pub(super) fn max_age(&self) -> Option<std::time::Duration> {
-        self.0.iter().map(|(_, ladder)| ladder.max_age()).max()
-    }
-
     /// With the series that each of them means now.
     pub(super) fn resolve(&self, state: &State) -> Vec<Override> {
         if self.0.is_empty() {
@@ -125,6 +121,40 @@ impl Overrides {
             series: Arc::new(named(glob)),
         });
         overrides.collect()
+    }
+}
+
+/// How old samples may be.
+pub(super) struct Reach {
+    base: Duration,
+    overrides: Overrides,
+}
+
+impl Reach {
+    pub(super) fn new(base: &Retention, overrides: Option<&Overrides>) -> Self {
+        Self { base: base.max_age(), overrides: overrides.cloned().unwrap_or_default() }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Duration> {
+        let others = self.overrides.0.iter().map(|(_, ladder)| ladder.max_age());
+        others.chain([self.base])
+    }
+
+    /// So old a sample may be of any series.
+    pub(super) fn least(&self) -> Duration {
+        self.all().min().unwrap_or(self.base)
+    }
+
+    /// So old it may be of some.
+    pub(super) fn most(&self) -> Duration {
+        self.all().max().unwrap_or(self.base)
+    }
+
+    /// So old it may be of this one.
+    pub(super) fn of(&self, component: &str, metric: &str) -> Duration {
+        let name = format!("{component}/{metric}");
+        let own = self.overrides.0.iter().find(|(selector, _)| selector.matches(&name));
+        own.map_or(self.base, |(_, ladder)| ladder.max_age())
     }
 }
 

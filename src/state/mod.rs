@@ -294,6 +294,11 @@ impl State {
         self.catalogue.select(selector, after, limit)
     }
 
+    /// The series that lives there, or did until it was deleted.
+    pub fn series(&self, place: Place) -> Arc<Series> {
+        self.shards[place.shard as usize].lock().series(place.slot)
+    }
+
     /// The current record of a series.
     pub fn current(&self, place: Place) -> Current {
         self.shards[place.shard as usize].lock().current(place.slot)

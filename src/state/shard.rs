@@ -78,6 +78,10 @@ impl Shard {
         self.index.find(hash, |slot| self.slots[*slot as usize].series.key() == key).copied()
     }
 
+    pub(super) fn series(&self, slot: u32) -> Arc<Series> {
+        self.slots[slot as usize].series.clone()
+    }
+
     pub(super) fn current(&self, slot: u32) -> Current {
         self.slots[slot as usize].current
     }

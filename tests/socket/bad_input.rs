@@ -1,7 +1,8 @@
 //! Bad input: each bad sample is refused by its place and reason, and nothing else is harmed.
 
 use crate::support::{
-    Client, Server, at, declare, increment, labelled, now_ms, observation, on_both, packed, plain,
+    Backend, Client, Server, at, declare, increment, labelled, now_ms, observation, on_both,
+    packed, plain, second_ago,
 };
 use healthd::serve::proto::v1::{self, Kind, Reason};
 use tonic::{Code, Status};
@@ -402,5 +403,46 @@ async fn an_invalid_page_or_range_names_its_field(server: Server) {
         let status = client.extract(request).await.unwrap_err();
         assert_eq!(field(status), expected);
     }
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sample_is_too_old_by_the_retention_of_its_own_series() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("retention");
+    std::fs::write(&file, "short/*=1s:2d\nlong/*=1s:30d\n").unwrap();
+    let file = format!("--retention-file={}", file.display());
+    let server = Server::with(Backend::Memory, &["--retention=1s:4d", &file]).await;
+    let mut client = server.client().await;
+    let components = ["short", "base", "long"];
+    let declared =
+        (0..).zip(components).map(|(n, name)| declare(n, name, "packed", v1::Kind::Counter));
+    let mut requests = vec![packed(declared.collect(), v1::Packed::default())];
+    // The second time each series is known, by its ref and by its bytes.
+    for days in [1, 3, 1, 3, 5, 31] {
+        let time = second_ago(days * 86_400);
+        let metrics = components.map(|name| at(increment(name, "plain", 1.0), time));
+        let row = v1::Packed {
+            refs: vec![0, 1, 2],
+            increments: vec![1.0; 3],
+            times_ms: vec![time],
+            ..Default::default()
+        };
+        requests.push(v1::IngestRequest { metrics: metrics.to_vec(), ..packed(Vec::new(), row) });
+    }
+    let acks = client.stream(requests).await.unwrap();
+    let refused = acks.iter().flat_map(|ack| &ack.rejections);
+    let mut refused: Vec<_> = refused.map(|one| (one.sequence, one.index, one.reason())).collect();
+    refused.sort_unstable_by_key(|(sequence, index, _)| (*sequence, *index));
+    let old = v1::Reason::TimeTooOld;
+    let expected = [(3, &[0][..]), (5, &[0]), (6, &[0, 1]), (7, &[0, 1, 2])];
+    let expected: Vec<_> = expected
+        .into_iter()
+        .flat_map(|(sequence, of)| {
+            let both = of.iter().copied().chain(of.iter().map(|index| index + 3));
+            both.map(move |index| (sequence, index, old))
+        })
+        .collect();
+    assert_eq!(refused, expected);
     server.stop().await.unwrap();
 }
