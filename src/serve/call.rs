@@ -1,7 +1,7 @@
 //! What surrounds every call: its deadline, whether answers are compressed, and statuses put right.
 //!
 //! The transport under this answers a passed deadline with CANCELLED. It starts its timer after this
-//! layer has started its own and asks this layer first, so it never comes to that.
+//! layer has started its own and asks this layer first, which goes by the clock; so it never comes to that.
 
 use super::status;
 use axum::body::Body;
@@ -64,14 +64,27 @@ where
         Box::pin(async move {
             let answer = match deadline {
                 None => answer.await?,
-                Some(deadline) => match tokio::time::timeout_at(deadline.into(), answer).await {
-                    Ok(answer) => answer?,
-                    Err(_) => return Ok(status::timed_out().into_http()),
+                Some(deadline) => tokio::select! {
+                    biased;
+                    answer = answer => answer?,
+                    () = passed(deadline) => return Ok(status::timed_out().into_http()),
                 },
             };
             Ok(corrected(answer, max, path.path()))
         })
     }
+}
+
+/// Waits until the deadline has passed by the clock, whether its timer has been looked at or not: of two
+/// timers that are due, the transport's may be first.
+async fn passed(deadline: Instant) {
+    let timer = tokio::time::sleep_until(deadline.into());
+    tokio::pin!(timer);
+    std::future::poll_fn(|context| match timer.as_mut().poll(context) {
+        Poll::Pending if Instant::now() < deadline => Poll::Pending,
+        _ => Poll::Ready(()),
+    })
+    .await;
 }
 
 /// A call that failed before its first message carries its status among the headers.
