@@ -9,7 +9,7 @@
 //! | 4 | [`config`] | the sum of each module's own `Config`, from flags and HEALTH_ variables |
 //! | 3 | [`serve`] | the doors: gRPC services, one mapping of errors to statuses, the contract |
 //! | 3 | [`collect`] | the host's and the process's own metrics, ingested as ordinary series |
-//! | 2 | [`engine`] | the verbs: ingest, flush, query, extract; plain values in and out |
+//! | 2 | [`engine`] | the verbs: ingest, flush, query, extract, SQL, preview, delete; plain values in and out |
 //! | 1 | [`state`] | the sharded live state: no I/O, no async |
 //! | 1 | [`storage`] | the `Storage` trait and its two backends: memory, sqlite |
 //! | 0 | [`model`] | the nouns, a crate of its own: time, names, series, folds |

@@ -9,13 +9,14 @@ use super::{
     Commit, Deleted, Deletion, Durability, Effect, Error, Flush, Gap, Incarnation, Missing, More,
     Policy,
 };
-use super::{Recovered, Scan, Scanned, SqlAnswer, SqlQuery, Status, Steps, Storage};
+use super::{
+    Recovered, Scan, Scanned, SqlAnswer, SqlQuery, Status, Steps, Storage, Waiting, any_within,
+};
 use async_trait::async_trait;
 use model::{ComponentId, Current, Range, Series, SeriesId, Timestamp};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// What the memory backend may be told.
@@ -139,11 +140,10 @@ impl Storage for Memory {
             (series, inner.blocks.iter().cloned().collect())
         };
         let query_deadline = query.deadline;
-        let waiting = Arc::new(AtomicBool::new(true));
-        let waits = waiting.clone();
+        let waiting = Waiting::default();
+        let waits = waiting.flag();
         let run = move || sql::run(Box::new(Moment { series, blocks }), &query, waits);
         let running = tokio::task::spawn_blocking(run);
-        let _ended = Ended(waiting);
         let ran = tokio::time::timeout_at(query_deadline.into(), running).await;
         let ran = ran.map_err(|_| Error::Deadline)?;
         ran.map_err(|error| Error::Unavailable(error.to_string()))?
@@ -208,8 +208,8 @@ impl Inner {
         };
         let blocks = std::mem::take(&mut self.blocks);
         for block in blocks {
-            let from = deletion.series.partition_point(|id| *id < block.bounds.first_series);
-            if deletion.series.get(from).is_none_or(|id| *id > block.bounds.last_series) {
+            let bounds = &block.bounds;
+            if !any_within(&deletion.series, bounds.first_series, bounds.last_series) {
                 self.blocks.push_back(block);
                 continue;
             }
@@ -264,15 +264,6 @@ impl Inner {
             let start = before.start.min(block.bounds.first);
             self.dropped = Some(Range::new(start, before.end.max(end)));
         }
-    }
-}
-
-/// Tells a statement that nobody waits for it any more.
-struct Ended(Arc<AtomicBool>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
     }
 }
 

@@ -21,6 +21,7 @@ use model::{ComponentId, Current, Folds, Range, Series, SeriesId, Timestamp, Wid
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Which life of the data this is. New for a new database, kept across restarts.
@@ -123,6 +124,34 @@ pub enum Missing {
     Budget,
     /// What was stored is damaged and was put aside: of some series, or of all.
     Damaged,
+}
+
+/// Whether any of these series, which are in order, is between two, both included.
+fn any_within(series: &[SeriesId], first: SeriesId, last: SeriesId) -> bool {
+    let from = series.partition_point(|id| *id < first);
+    series.get(from).is_some_and(|id| *id <= last)
+}
+
+/// Tells a read on another thread whether anyone still waits for it: until this goes.
+struct Waiting(Arc<AtomicBool>);
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl Waiting {
+    /// True for as long as somebody waits.
+    fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Which parts of folds are wanted.

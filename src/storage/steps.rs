@@ -2,8 +2,8 @@
 //!
 //! Folds are added in the order of arrival, since that decides `last` among equal times.
 
-use super::Parts;
 use super::block::Rows;
+use super::{Parts, any_within};
 use model::{Counter, Fold, Merge, Range, Rolling, Row, SeriesId, Timestamp, Width};
 use std::sync::Arc;
 
@@ -28,8 +28,7 @@ impl Steps {
 
     /// Whether any of the series is between these, both included.
     pub fn touches(&self, first: SeriesId, last: SeriesId) -> bool {
-        let from = self.series.partition_point(|series| *series < first);
-        self.series.get(from).is_some_and(|series| *series <= last)
+        any_within(&self.series, first, last)
     }
 
     /// Adds a fold whose bucket starts at `start`, if its series is wanted.

@@ -68,6 +68,9 @@ pub struct Range {
 }
 
 impl Range {
+    /// All of time, but its last millisecond.
+    pub const ALWAYS: Self = Self { start: Timestamp::MIN, end: Timestamp::MAX };
+
     /// From start to before end.
     pub const fn new(start: Timestamp, end: Timestamp) -> Self {
         Self { start, end }

@@ -3,7 +3,7 @@
 //! There is exactly one writer, so SQLITE_BUSY can only come from outside. A read that nobody waits
 //! for any more ends by itself, and a connection with an open transaction is thrown away.
 
-use super::super::Error;
+use super::super::{Error, Waiting};
 use deadpool_sqlite::{Config, Hook, HookError, Object, Pool, PoolError, Runtime};
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, ffi};
@@ -245,28 +245,6 @@ impl Pools {
         self.write(|connection| checkpoint(connection, "TRUNCATE").map(drop)).await?;
         self.writer.close();
         Ok(())
-    }
-}
-
-/// Tells a read whether anyone still waits for it.
-struct Waiting(Arc<AtomicBool>);
-
-impl Default for Waiting {
-    fn default() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
-    }
-}
-
-impl Waiting {
-    /// True for as long as somebody waits.
-    fn flag(&self) -> Arc<AtomicBool> {
-        self.0.clone()
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
     }
 }
 

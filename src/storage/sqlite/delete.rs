@@ -4,7 +4,7 @@
 //! runs that come later have higher numbers, and are not touched by it.
 
 use super::super::block::{Reader, Rows, View, write_varint};
-use super::super::{Deleted, Deletion, Error};
+use super::super::{Deleted, Deletion, Error, Parts, any_within};
 use super::connect::error;
 use super::plan::Job;
 use super::run::{self, Level, Run};
@@ -12,6 +12,7 @@ use super::{current, quarantine, scan};
 use model::{Current, Fold, Kind, Range, SeriesId, Timestamp};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Folds that do not count any more.
@@ -22,7 +23,7 @@ pub(super) struct Cut {
     run: i64,
     range: Range,
     /// Their series, in order.
-    series: Vec<SeriesId>,
+    series: Arc<[SeriesId]>,
 }
 
 /// Those of one run.
@@ -45,7 +46,7 @@ impl Cuts {
             };
             let (id, run, range, series) = cut().map_err(|e: rusqlite::Error| error(e))?;
             let damaged = || Error::Corrupt(format!("deletion {id} names no series"));
-            cuts.push(Cut { id, run, range, series: series.ok_or_else(damaged)? });
+            cuts.push(Cut { id, run, range, series: series.ok_or_else(damaged)?.into() });
         }
         Ok(Self(cuts))
     }
@@ -112,11 +113,11 @@ pub(super) fn weigh(connection: &mut Connection, deletion: &Deletion) -> Result<
     let run = snapshot.query_row(last, [], |row| row.get(0)).map_err(error)?;
     let cuts = Cuts::read(&snapshot)?;
     let mut sums: BTreeMap<SeriesId, Sums> = BTreeMap::new();
-    let range = deletion.range.unwrap_or(ALWAYS);
+    let range = deletion.range.unwrap_or(Range::ALWAYS);
     let (Some(first), Some(last)) = (deletion.series.first(), deletion.series.last()) else {
         return Ok(Weighed { run, all: Vec::new(), settled: Vec::new() });
     };
-    for stored in scan::directory(&snapshot, ALWAYS, (*first, *last)).map_err(error)? {
+    for stored in scan::directory(&snapshot, Range::ALWAYS, (*first, *last)).map_err(error)? {
         if Instant::now() >= deletion.deadline {
             return Err(Error::Deadline);
         }
@@ -124,11 +125,10 @@ pub(super) fn weigh(connection: &mut Connection, deletion: &Deletion) -> Result<
         let read = scan::load(&snapshot, stored.id, |data| {
             let view = View::checked(data, stored.checksum)?;
             for segment in view.segments() {
-                let from = deletion.series.partition_point(|id| *id < segment.first_series);
-                if deletion.series.get(from).is_none_or(|id| *id > segment.last_series) {
+                if !any_within(&deletion.series, segment.first_series, segment.last_series) {
                     continue;
                 }
-                let mut rows = view.read(segment, super::super::Parts::NoSketches)?;
+                let mut rows = view.read(segment, Parts::NoSketches)?;
                 cuts.apply(&mut rows);
                 let Ok(()) = rows.try_for_each(|series, start, fold| {
                     if deletion.series.binary_search(&series).is_ok() {
@@ -170,8 +170,6 @@ impl Sums {
     }
 }
 
-const ALWAYS: Range = Range { start: Timestamp::MIN, end: Timestamp::MAX };
-
 /// Deletes what was weighed.
 pub(super) fn delete(
     connection: &mut Connection,
@@ -183,7 +181,7 @@ pub(super) fn delete(
     // A merge that ended early may have left one, with folds in it that are deleted now.
     run::give_up_unpublished(&change).map_err(error)?;
     current::take_out(&change, &weighed.settled)?;
-    let range = deletion.range.unwrap_or(ALWAYS);
+    let range = deletion.range.unwrap_or(Range::ALWAYS);
     let insert = "INSERT INTO deletion (run, first_ms, end_ms, series) VALUES (?1, ?2, ?3, ?4)";
     let series = write_series(&deletion.series);
     let (first, end) = (range.start.as_ms(), range.end.as_ms());
@@ -246,8 +244,7 @@ fn touched_runs(connection: &Connection, cut: &Cut) -> rusqlite::Result<HashSet<
         return Ok(found);
     };
     for stored in scan::directory(connection, cut.range, (*first, *last))? {
-        let from = cut.series.partition_point(|id| *id < stored.first);
-        if stored.run <= cut.run && cut.series.get(from).is_some_and(|id| *id <= stored.last) {
+        if stored.run <= cut.run && any_within(&cut.series, stored.first, stored.last) {
             found.insert(stored.run);
         }
     }

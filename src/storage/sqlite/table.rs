@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "rusqlite's traits for virtual tables are unsafe to implement")]
 
 use super::super::block::{Rows, Segment, View};
-use super::super::{Error, Parts};
+use super::super::{Error, Parts, any_within};
 use super::sql::{Listed, Names, Shared};
 use model::{Fold, Kind, Range, Rolling, Series, SeriesId, Timestamp, Width};
 use rusqlite::types::ValueRef;
@@ -135,7 +135,7 @@ unsafe impl<'vtab> VTab<'vtab> for Metrics {
             base: sqlite3_vtab_cursor::default(),
             shared: self.shared.clone(),
             series: HashMap::new(),
-            range: ALWAYS,
+            range: Range::ALWAYS,
             kind: None,
             parts: Parts::NoSketches,
             blocks: VecDeque::new(),
@@ -147,8 +147,6 @@ unsafe impl<'vtab> VTab<'vtab> for Metrics {
         })
     }
 }
-
-const ALWAYS: Range = Range { start: Timestamp::MIN, end: Timestamp::MAX };
 
 /// A walk over rows.
 #[repr(C)]
@@ -192,7 +190,7 @@ struct Row {
 unsafe impl VTabCursor for Cursor<'_> {
     fn filter(&mut self, plan: c_int, _: Option<&str>, arguments: &Filters<'_>) -> Result<()> {
         let mut names = Names::default();
-        (self.range, self.kind) = (ALWAYS, None);
+        (self.range, self.kind) = (Range::ALWAYS, None);
         self.parts = if plan & SKETCHES == 0 { Parts::NoSketches } else { Parts::All };
         let bits = [BY_COMPONENT, BY_METRIC, BY_TYPE, FROM, UP_TO, AT];
         let given = bits.into_iter().filter(|bit| plan & bit != 0);
@@ -315,10 +313,8 @@ impl Cursor<'_> {
         };
         if self.range.start < self.range.end {
             let mut blocks = source.blocks(self.range, (first.id, last.id))?;
-            blocks.retain(|block| {
-                let from = series.partition_point(|series| series.id < block.first);
-                series.get(from).is_some_and(|series| series.id <= block.last)
-            });
+            let ids: Vec<SeriesId> = series.iter().map(|series| series.id).collect();
+            blocks.retain(|block| any_within(&ids, block.first, block.last));
             self.blocks = blocks.into();
         }
         self.series = series.into_iter().map(|series| (series.id, series)).collect();
