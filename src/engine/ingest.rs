@@ -5,35 +5,20 @@
 
 use super::dictionary::{Declared, Dictionary};
 use super::names::{Name, Names};
+use super::packed::{self, Packed};
 use super::plain::{Plain, PlainTargets, Sample};
 use super::rejection::{Problem, Reason, Rejection, Rejections};
 use super::retention::Reach;
 use super::{Engine, Error};
-use crate::state::{Batch, Outcome, Place, State, Value};
+use crate::state::{Batch, Outcome, Place, State};
 use crate::storage::Durability;
-use model::{Kind, Many, Sketch, Timestamp, check_increment, check_value};
+use model::Timestamp;
 use std::time::Duration;
 
 /// The most samples of one request: what is folded under one cut.
 pub const MAX_SAMPLES: usize = 65_536;
 /// How far ahead of the server's clock a sample may be.
 const MAX_AHEAD: Duration = Duration::from_mins(10);
-
-/// Samples as columns: first the rows with increments, then those with observations, then those
-/// that are folds. `refs` is as long as the three together.
-#[derive(Clone, Copy, Debug, Default)]
-#[expect(missing_docs, reason = "the columns are described in the contract, field by field")]
-pub struct Packed<'a> {
-    pub refs: &'a [u32],
-    pub increments: &'a [f64],
-    pub observations: &'a [f64],
-    pub times_ms: &'a [i64],
-    pub counts: &'a [u64],
-    pub sums: &'a [f64],
-    pub minima: &'a [f64],
-    pub maxima: &'a [f64],
-    pub lasts: &'a [f64],
-}
 
 /// One sender's stream of requests: what it has declared, and vectors that are used again.
 pub struct Stream {
@@ -81,7 +66,7 @@ pub struct Receipt {
 /// The bounds of sample times.
 #[derive(Clone, Copy)]
 pub(super) struct Window<'e> {
-    now: Timestamp,
+    pub(super) now: Timestamp,
     /// Before it no series keeps a sample, and from then on all keep it.
     oldest: Timestamp,
     kept_by_all: Timestamp,
@@ -173,8 +158,13 @@ impl Engine {
                 refused.push(index, &problem);
             }
         }
-        let (dictionary, batch) = (&stream.dictionary, &mut stream.packed);
-        packed.stage(&self.state, window, first_row, dictionary, batch, &mut refused);
+        let staging = packed::Staging {
+            state: &self.state,
+            window,
+            dictionary: &stream.dictionary,
+            first: first_row,
+        };
+        packed.stage(&staging, &mut stream.packed, &mut refused);
         let intake = self.state.intake(now).map_err(super::denied)?;
         receipt.take(intake.fold(&mut stream.plain, &mut targets), &mut refused);
         receipt.take(intake.fold(&mut stream.packed, &mut stream.dictionary), &mut refused);
@@ -247,153 +237,4 @@ impl Receipt {
             ));
         }
     }
-}
-
-impl Packed<'_> {
-    /// How many samples it holds: as many as its longest reading says.
-    fn rows(&self) -> usize {
-        let values = self.increments.len() + self.observations.len() + self.counts.len();
-        let parts = [self.sums, self.minima, self.maxima, self.lasts].map(<[f64]>::len);
-        // One time may stand for all rows, or for none.
-        let times = if self.times_ms.len() > 1 { self.times_ms.len() } else { 0 };
-        parts.into_iter().chain([self.refs.len(), values, times]).max().unwrap_or(0)
-    }
-
-    fn check_lengths(&self) -> Result<(), Problem> {
-        let (refs, times, folds) = (self.refs.len(), self.times_ms.len(), self.counts.len());
-        let (increments, observations) = (self.increments.len(), self.observations.len());
-        let wrong = |message| Err(Problem::new(Reason::ColumnLength, message));
-        if increments + observations + folds != refs {
-            return wrong(format!(
-                "packed: {refs} refs for {increments} increments, {observations} observations and \
-                 {folds} counts; send one ref for each"
-            ));
-        }
-        let parts = [
-            ("sums", self.sums),
-            ("minima", self.minima),
-            ("maxima", self.maxima),
-            ("lasts", self.lasts),
-        ];
-        if let Some((name, column)) = parts.iter().find(|(_, column)| column.len() != folds) {
-            let length = column.len();
-            return wrong(format!("packed: {folds} counts and {length} {name}; send as many"));
-        }
-        if times > 1 && times != refs {
-            return wrong(format!(
-                "packed: {times} times_ms for {refs} refs; send as many, 1 or 0"
-            ));
-        }
-        Ok(())
-    }
-
-    fn stage(
-        &self,
-        state: &State,
-        window: Window<'_>,
-        first: usize,
-        dictionary: &Dictionary,
-        batch: &mut Batch,
-        refused: &mut Rejections,
-    ) {
-        if let Err(problem) = self.check_lengths() {
-            (0..self.rows()).for_each(|row| refused.push(first + row, &problem));
-            return;
-        }
-        // One time for all rows is checked once.
-        let shared = match self.times_ms {
-            [] => Some(Ok(window.now)),
-            [time] => Some(window.check(Some(Timestamp::from_ms(*time)))),
-            _ => None,
-        };
-        for (row, reference) in self.refs.iter().enumerate() {
-            let index = (first + row) as u32;
-            // The usual row: its series is in use, its time that of all, its value good.
-            if let (Some(Ok(time)), Some((kind, place))) = (&shared, dictionary.known(*reference))
-                && let Some((sent, value)) = self.good_value(row)
-                && sent == kind
-                && !window.is_doubtful(*time)
-            {
-                batch.push_known(place, *reference, index, *time, value);
-                continue;
-            }
-            let time = match &shared {
-                Some(time) => time.clone(),
-                None => window.check(Some(Timestamp::from_ms(self.times_ms[row]))),
-            };
-            let staged = time.and_then(|time| {
-                if window.is_doubtful(time) {
-                    let (component, metric) = dictionary.names(state, *reference)?;
-                    window.check_of(time, &component, &metric)?;
-                }
-                self.stage_row(row, *reference, time, index, dictionary, batch)
-            });
-            if let Err(problem) = staged {
-                refused.push(first + row, &problem);
-            }
-        }
-    }
-
-    /// The value of a row that is no fold, if it is good.
-    fn good_value(&self, row: usize) -> Option<(Kind, Value)> {
-        if let Some(value) = self.increments.get(row) {
-            return Some((Kind::Counter, Value::Increment(check_increment(*value).ok()?)));
-        }
-        let value = self.observations.get(row - self.increments.len())?;
-        Some((Kind::Rolling, Value::Observation(check_value(*value).ok()?)))
-    }
-
-    fn stage_row(
-        &self,
-        row: usize,
-        reference: u32,
-        time: Timestamp,
-        index: u32,
-        dictionary: &Dictionary,
-        batch: &mut Batch,
-    ) -> Result<(), Problem> {
-        let (kind, place, hash) = dictionary.find(reference)?;
-        let observations = self.increments.len();
-        let folds = observations + self.observations.len();
-        let (sent, value) = if row < observations {
-            let value = check_increment(self.increments[row]);
-            let value = value.map_err(|error| Problem::value("increment", error))?;
-            (Kind::Counter, Value::Increment(value))
-        } else if row < folds {
-            let value = check_value(self.observations[row - observations]);
-            let value = value.map_err(|error| Problem::value("observation", error))?;
-            (Kind::Rolling, Value::Observation(value))
-        } else {
-            check_kind(reference, kind, Kind::Rolling)?;
-            let fold = self.fold(row - folds, time).checked().map_err(Problem::fold)?;
-            batch.push_fold(place, hash, reference, index, fold);
-            return Ok(());
-        };
-        check_kind(reference, kind, sent)?;
-        match place {
-            Some(place) => batch.push_known(place, reference, index, time, value),
-            None => batch.push(hash, reference, index, time, value),
-        }
-        Ok(())
-    }
-
-    fn fold(&self, row: usize, last_time: Timestamp) -> Many {
-        Many {
-            count: self.counts[row],
-            sum: self.sums[row],
-            min: self.minima[row],
-            max: self.maxima[row],
-            last: self.lasts[row],
-            last_time,
-            sketch: Sketch::default(),
-        }
-    }
-}
-
-fn check_kind(reference: u32, declared: Kind, sent: Kind) -> Result<(), Problem> {
-    if declared == sent {
-        return Ok(());
-    }
-    let message = format!("ref {reference} is declared as a {declared} and sent as a {sent}");
-    Err(Problem::new(Reason::KindMismatch, message))
 }

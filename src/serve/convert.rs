@@ -116,8 +116,8 @@ pub(super) fn declared(series: &v1::Series) -> engine::Declared<'_> {
     }
 }
 
-pub(super) fn packed(packed: Option<&v1::Packed>) -> engine::Packed<'_> {
-    packed.map_or_else(engine::Packed::default, |packed| engine::Packed {
+pub(super) fn packed(packed: &v1::Packed) -> engine::Packed<'_> {
+    engine::Packed {
         refs: &packed.refs,
         increments: &packed.increments,
         observations: &packed.observations,
@@ -127,7 +127,11 @@ pub(super) fn packed(packed: Option<&v1::Packed>) -> engine::Packed<'_> {
         minima: &packed.minima,
         maxima: &packed.maxima,
         lasts: &packed.lasts,
-    })
+        sketch_sizes: &packed.sketch_sizes,
+        sketch_joins: &packed.sketch_joins,
+        bin_keys: &packed.bin_keys,
+        bin_counts: &packed.bin_counts,
+    }
 }
 
 pub(super) fn to_component(info: engine::ComponentInfo) -> v1::Component {

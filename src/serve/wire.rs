@@ -67,7 +67,7 @@ pub enum Malformed {
 #[derive(Default)]
 pub struct Reading {
     series: Vec<v1::Series>,
-    packed: Option<v1::Packed>,
+    packed: v1::Packed,
     samples: Vec<Read>,
     /// Samples of what was not known, in words.
     named: Vec<v1::Metric>,
@@ -91,7 +91,7 @@ impl Reading {
     /// Reads a request of this stream.
     pub fn read(&mut self, request: &[u8], stream: &engine::Stream) -> Result<(), Malformed> {
         self.series.clear();
-        self.packed = None;
+        self.packed.clear();
         self.samples.clear();
         self.named.clear();
         self.identities.clear();
@@ -104,7 +104,7 @@ impl Reading {
                     self.read_metric(metric, stream)?;
                 }
                 4 => self.series.push(v1::Series::decode(part(wire_type, &mut rest)?)?),
-                5 => self.packed.get_or_insert_default().merge(part(wire_type, &mut rest)?)?,
+                5 => read_packed(&mut self.packed, part(wire_type, &mut rest)?)?,
                 _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default())?,
             }
         }
@@ -164,7 +164,59 @@ impl Reading {
 
     /// Its samples in the packed form.
     pub fn packed(&self) -> engine::Packed<'_> {
-        convert::packed(self.packed.as_ref())
+        convert::packed(&self.packed)
+    }
+}
+
+/// Reads columns; the long ones as a whole.
+fn read_packed(packed: &mut v1::Packed, mut rest: &[u8]) -> Result<(), Malformed> {
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest)?;
+        let doubles = match tag {
+            1 if wire_type == WireType::LengthDelimited => {
+                let refs = part(wire_type, &mut rest)?;
+                read_refs(&mut packed.refs, refs)?;
+                continue;
+            }
+            2 => &mut packed.increments,
+            3 => &mut packed.observations,
+            6 => &mut packed.sums,
+            7 => &mut packed.minima,
+            8 => &mut packed.maxima,
+            9 => &mut packed.lasts,
+            _ => {
+                packed.merge_field(tag, wire_type, &mut rest, DecodeContext::default())?;
+                continue;
+            }
+        };
+        if wire_type == WireType::LengthDelimited {
+            let (numbers, []) = part(wire_type, &mut rest)?.as_chunks() else {
+                return Err(Malformed::Short);
+            };
+            doubles.extend(numbers.iter().map(|bytes| f64::from_le_bytes(*bytes)));
+        } else {
+            packed.merge_field(tag, wire_type, &mut rest, DecodeContext::default())?;
+        }
+    }
+    Ok(())
+}
+
+/// Varints, of which most have one or two bytes.
+fn read_refs(refs: &mut Vec<u32>, mut rest: &[u8]) -> Result<(), Malformed> {
+    refs.reserve(rest.len() / 2);
+    loop {
+        match rest {
+            [] => return Ok(()),
+            [one @ ..0x80, after @ ..] => {
+                refs.push(u32::from(*one));
+                rest = after;
+            }
+            [low, high @ ..0x80, after @ ..] => {
+                refs.push(u32::from(*low & 0x7f) | u32::from(*high) << 7);
+                rest = after;
+            }
+            _ => refs.push(decode_varint(&mut rest)? as u32),
+        }
     }
 }
 

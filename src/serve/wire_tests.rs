@@ -22,16 +22,47 @@ fn metric() -> impl Strategy<Value = v1::Metric> {
     )
 }
 
+fn columns() -> impl Strategy<Value = v1::Packed> {
+    let numbers = || proptest::collection::vec(any::<f64>(), 0..3);
+    let refs = prop_oneof![0u32..200, 0u32..20_000, any::<u32>()];
+    let refs = proptest::collection::vec(refs, 0..5);
+    let times_ms = proptest::collection::vec(any::<i64>(), 0..3);
+    let bin_keys = proptest::collection::vec(any::<i32>(), 0..3);
+    let numbers = (numbers(), numbers(), numbers(), numbers(), numbers(), numbers());
+    (refs, times_ms, bin_keys, numbers).prop_map(
+        |(refs, times_ms, bin_keys, (increments, observations, sums, minima, maxima, lasts))| {
+            let counts: Vec<u64> = times_ms.iter().map(|time| *time as u64).collect();
+            let (sketch_sizes, sketch_joins) = (refs.clone(), refs.clone());
+            v1::Packed {
+                refs,
+                increments,
+                observations,
+                times_ms,
+                bin_counts: counts.clone(),
+                counts,
+                sums,
+                minima,
+                maxima,
+                lasts,
+                sketch_sizes,
+                sketch_joins,
+                bin_keys,
+            }
+        },
+    )
+}
+
 /// Bytes of a request, of two in a row, or of something near one.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let series = proptest::collection::vec(any::<u32>(), 0..3);
-    let request =
-        (proptest::collection::vec(metric(), 0..5), series).prop_map(|(metrics, refs)| {
+    let request = (proptest::collection::vec(metric(), 0..5), series, columns()).prop_map(
+        |(metrics, refs, packed)| {
             let series =
                 refs.iter().map(|r| v1::Series { r#ref: *r, ..Default::default() }).collect();
-            let packed = Some(v1::Packed { refs, ..Default::default() });
+            let packed = Some(packed);
             v1::IngestRequest { metrics, series, packed }.encode_to_vec()
-        });
+        },
+    );
     let request = request.boxed();
     let request =
         prop_oneof![request.clone(), (request.clone(), request).prop_map(|(a, b)| [a, b].concat())];
@@ -82,7 +113,24 @@ proptest! {
         let refs: Vec<u32> = expected.series.iter().map(|series| series.r#ref).collect();
         prop_assert_eq!(reading.declared().map(|one| one.reference).collect::<Vec<_>>(), refs);
         let packed = expected.packed.unwrap_or_default();
-        prop_assert_eq!(reading.packed().refs, &*packed.refs);
+        // As bytes: some of their numbers are none.
+        prop_assert_eq!(reading.packed.encode_to_vec(), packed.encode_to_vec());
+    }
+
+    #[test]
+    fn columns_in_single_numbers_are_read_too(refs in proptest::collection::vec(any::<u32>(), 0..9)) {
+        let mut columns = Vec::new();
+        for number in &refs {
+            prost::encoding::uint32::encode(1, number, &mut columns);
+            prost::encoding::double::encode(2, &f64::from(*number), &mut columns);
+        }
+        let mut request = Vec::new();
+        prost::encoding::bytes::encode(5, &columns, &mut request);
+        let mut reading = Reading::default();
+        reading.read(&request, &engine::Stream::default()).unwrap();
+        prop_assert_eq!(&reading.packed.refs, &refs);
+        let increments: Vec<f64> = refs.iter().map(|number| f64::from(*number)).collect();
+        prop_assert_eq!(&reading.packed.increments, &increments);
     }
 
     #[test]

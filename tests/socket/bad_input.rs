@@ -99,6 +99,7 @@ async fn each_bad_row_is_refused_by_its_place_and_harms_no_other(server: Server)
         minima: vec![1.0, 1.0],
         maxima: vec![1.0, 1.0],
         lasts: vec![1.0, 1.0],
+        ..Default::default()
     };
     let request = v1::IngestRequest {
         metrics: vec![increment("rows", "plain", 1.0), increment("rows", "", 1.0)],
@@ -142,6 +143,11 @@ async fn columns_of_unequal_length_are_refused_together(server: Server) {
         v1::Packed { minima: vec![2.0, 2.0], ..good.clone() },
         v1::Packed { maxima: Vec::new(), ..good.clone() },
         v1::Packed { lasts: Vec::new(), ..good.clone() },
+        v1::Packed { sketch_sizes: vec![0, 0], ..good.clone() },
+        v1::Packed { sketch_joins: vec![0, 0], ..good.clone() },
+        v1::Packed { sketch_sizes: vec![1], bin_keys: vec![1], ..good.clone() },
+        v1::Packed { sketch_sizes: vec![u32::MAX], ..good.clone() },
+        v1::Packed { bin_keys: vec![1], bin_counts: vec![1], ..good.clone() },
         v1::Packed { sums: vec![1.0; 3], ..Default::default() },
         v1::Packed { times_ms: vec![1, 2, 3], ..Default::default() },
     ];
@@ -153,13 +159,13 @@ async fn columns_of_unequal_length_are_refused_together(server: Server) {
     let acks = client.stream(requests).await.unwrap();
     let rejections: Vec<_> = acks.iter().flat_map(|ack| ack.rejections.clone()).collect();
     assert!(rejections.iter().all(|one| one.reason() == Reason::ColumnLength));
-    let mut rows = [0u32; 10];
+    let mut rows = [0u32; 15];
     for (sequence, index, _) in told(&rejections) {
         assert_eq!(index, rows[sequence as usize - 2]);
         rows[sequence as usize - 2] += 1;
     }
     // A column of times that is too long counts too.
-    assert_eq!(rows, [3, 2, 3, 2, 2, 2, 2, 3, 3, 0]);
+    assert_eq!(rows, [3, 2, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 0]);
     assert_eq!(acks.last().unwrap().accepted_samples, 4);
     server.stop().await.unwrap();
 }

@@ -11,6 +11,7 @@ on_both!(
     plain_samples_are_folded_acknowledged_and_read_back,
     packed_samples_are_folded_as_plain_ones,
     folds_of_a_client_are_merged_whole,
+    a_folding_client_sends_how_its_observations_are_distributed,
     both_forms_in_one_request_meet_in_one_series,
     a_stream_may_send_everything_before_it_reads_an_ack,
     closing_the_sending_side_makes_the_last_ack_durable,
@@ -132,6 +133,58 @@ async fn folds_of_a_client_are_merged_whole(server: Server) {
     assert_eq!((size.time_ms.as_slice(), size.count.as_slice()), (&[t][..], &[5][..]));
     assert_eq!(size.value, [36.0 / 5.0]);
     assert_eq!((size.min[0], size.max[0], size.last[0]), (1.0, 20.0, 20.0));
+    server.stop().await.unwrap();
+}
+
+async fn a_folding_client_sends_how_its_observations_are_distributed(server: Server) {
+    let mut client = server.client().await;
+    let t = second_ago(30);
+    // 1, 2, ... 1000 in one bucket: the first half as a fold without joins, the second with two of them.
+    let (mut sketch_sizes, mut bin_keys, mut bin_counts) = (Vec::new(), Vec::new(), Vec::new());
+    for (values, joins) in [(1..=500, 0), (501..=1000, 2)] {
+        let mut bins = BTreeMap::<i32, u64>::new();
+        for value in values {
+            // As the contract says it.
+            let mut key = (f64::from(value).to_bits() >> 45) as i32 - 127;
+            for _ in 0..joins {
+                key = ((key - 1) >> 1) + 1;
+            }
+            *bins.entry(key).or_default() += 1;
+        }
+        sketch_sizes.push(bins.len() as u32);
+        bin_keys.extend(bins.keys());
+        bin_counts.extend(bins.values());
+    }
+    let columns = v1::Packed {
+        refs: vec![1, 2, 1],
+        times_ms: vec![t, t, t + 1],
+        observations: Vec::new(),
+        counts: vec![500, 2, 500],
+        sums: vec![125_250.0, 3.0, 375_250.0],
+        minima: vec![1.0, 1.0, 501.0],
+        maxima: vec![500.0, 2.0, 1000.0],
+        lasts: vec![500.0, 2.0, 1000.0],
+        sketch_sizes: vec![sketch_sizes[0], 0, sketch_sizes[1]],
+        sketch_joins: vec![0, 0, 2],
+        bin_keys,
+        bin_counts,
+        ..Default::default()
+    };
+    let series =
+        vec![declare(1, "f", "size", Kind::Rolling), declare(2, "f", "blind", Kind::Rolling)];
+    let last = client.stream(vec![packed(series, columns)]).await.unwrap().pop().unwrap();
+    assert_eq!((last.accepted_samples, last.rejected_count), (3, 0));
+    let asked = v1::ExtractRequest { quantiles: vec![0.25, 0.99], ..extract_seconds("f") };
+    let (series, coverage) = client.extract(asked).await.unwrap();
+    let size = series.iter().find(|series| series.name == "size").unwrap();
+    assert_eq!((size.count[0], size.quantiles[0].value.len()), (1000, 1));
+    // Two joins: bins of 1/32 of a power of two.
+    assert!((coverage.sketch_relative_error - 1.0 / 65.0).abs() < 1e-12);
+    for (quantile, exact) in size.quantiles.iter().zip([250.0, 990.0]) {
+        assert!((quantile.value[0] - exact).abs() <= exact / 65.0, "{quantile:?}");
+    }
+    let blind = series.iter().find(|series| series.name == "blind").unwrap();
+    assert!(blind.quantiles.iter().all(|quantile| quantile.value[0].is_nan()));
     server.stop().await.unwrap();
 }
 

@@ -5,7 +5,7 @@
 //! within 1e-12 relative, and the rest is exact. There is no empty fold.
 
 use crate::series::SeriesId;
-use crate::sketch::Sketch;
+use crate::sketch::{Sketch, SketchError};
 use crate::time::Timestamp;
 use crate::value::{ValueError, check_value};
 
@@ -88,6 +88,9 @@ pub enum FoldError {
     /// Contradicting numbers.
     #[error("{0}")]
     Contradiction(&'static str),
+    /// Its sketch.
+    #[error("sketch: {0}")]
+    Sketch(#[from] SketchError),
 }
 
 impl Rolling {
@@ -203,8 +206,8 @@ impl Rolling {
 
 impl Many {
     /// Checks a fold that a client made: at least one observation, finite numbers, min <= last <=
-    /// max, a sum that so many numbers between min and max can have (within rounding), and no more
-    /// in the sketch than was counted.
+    /// max, a sum that so many numbers between min and max can have (within rounding), and in the
+    /// sketch no more than was counted and nothing outside min and max.
     pub fn checked(self) -> Result<Rolling, FoldError> {
         let part = |name, value| check_value(value).map_err(|e| FoldError::Value(name, e));
         if self.count == 0 || self.count > MAX_COUNT {
@@ -220,6 +223,12 @@ impl Many {
         if fold.min > fold.last || fold.last > fold.max {
             return Err(FoldError::Contradiction("min <= last <= max does not hold"));
         }
+        if fold.sketch.count() > fold.count {
+            return Err(FoldError::Contradiction("sketch counts more than count"));
+        }
+        if !fold.sketch.is_within(fold.min, fold.max) {
+            return Err(FoldError::Contradiction("sketch has bins outside min and max"));
+        }
         if fold.count == 1 {
             if fold.min != fold.max || fold.sum != fold.max {
                 return Err(FoldError::Contradiction(
@@ -232,9 +241,6 @@ impl Many {
         let slack = 1e-9 * count * fold.min.abs().max(fold.max.abs());
         if fold.sum < count * fold.min - slack || fold.sum > count * fold.max + slack {
             return Err(FoldError::Contradiction("sum is not between count * min and count * max"));
-        }
-        if fold.sketch.count() > fold.count {
-            return Err(FoldError::Contradiction("the sketch counts more than count"));
         }
         Ok(Rolling::Many(Box::new(fold)))
     }

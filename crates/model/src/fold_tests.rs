@@ -158,6 +158,9 @@ fn a_fold_whose_parts_contradict_each_other_is_refused() {
     assert!(contradicts(&|fold| fold.last = 2.5));
     assert!(contradicts(&|fold| fold.sum = 4.5));
     assert!(contradicts(&|fold| [1.0, 1.5, 2.0].iter().for_each(|v| fold.sketch.add(*v))));
+    assert!(contradicts(&|fold| fold.sketch.add(0.5)));
+    assert!(contradicts(&|fold| fold.sketch.add(2.5)));
+    assert!(refused(&|fold| fold.sketch.add(1.0)).is_ok());
     assert!(matches!(refused(&|f| f.max = f64::NAN), Err(FoldError::Value("max", _))));
 }
 

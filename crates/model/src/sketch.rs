@@ -4,10 +4,11 @@
 //! observations are grouped and in whatever order they merge, the sketch is the same: the finest
 //! that keeps within [`MAX_BINS`] and is no finer than what it was made of.
 //!
-//! Observations are noted as they come and counted some at a time: many that are sorted find their bins
+//! Observations are noted as they come and counted some at a time: many together find their bins
 //! faster than each by itself.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 /// The most bins of a sketch; beyond it bins are joined in pairs. Buys a bound on every fold's size,
 /// 8 KiB; costs precision for what is spread over more than four powers of two.
@@ -46,6 +47,9 @@ pub struct Sketch {
 /// Observations that are noted before they are counted: as many as there are bins, but at least so many.
 /// More of them would take less time and more memory.
 const MIN_RECENT: usize = 16;
+/// From so many on they are counted in a table, if it has room for all from the least to the greatest.
+const MIN_TALLIED: usize = 32;
+const MAX_SPAN: usize = 2048;
 
 impl PartialEq for Sketch {
     fn eq(&self, other: &Self) -> bool {
@@ -127,6 +131,13 @@ impl Sketch {
         self.bins.iter().fold(recent, |total, bin| total.saturating_add(bin.count))
     }
 
+    /// Whether it holds nothing outside the bins of these two.
+    pub fn is_within(&self, min: f64, max: f64) -> bool {
+        let settled = self.settled();
+        let [min, max] = [min, max].map(|value| bin_of(value, settled.coarseness));
+        settled.bins.iter().all(|bin| (min..=max).contains(&bin.key))
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.bins.capacity() * size_of::<Bin>() + self.recent.capacity() * size_of::<i32>()
@@ -150,26 +161,53 @@ impl Sketch {
         for key in &mut recent {
             *key = join(*key, self.coarseness);
         }
-        recent.sort_unstable();
-        // What falls into bins that there are is counted, and the other keys move to the front.
-        let (mut place, mut others) = (0, 0);
-        for next in 0..recent.len() {
-            let key = recent[next];
-            while self.bins.get(place).is_some_and(|bin| bin.key < key) {
-                place += 1;
-            }
-            match self.bins.get_mut(place) {
-                Some(bin) if bin.key == key => bin.count = bin.count.saturating_add(1),
-                _ => {
-                    recent[others] = key;
-                    others += 1;
-                }
-            }
+        match span(&recent) {
+            Some(span) if recent.len() >= MIN_TALLIED => self.tally(span, &mut recent),
+            _ => self.count_sorted(&mut recent),
         }
-        self.insert(&recent[..others]);
+        self.insert(&recent);
         self.keep_within();
         recent.clear();
         self.recent = recent;
+    }
+
+    /// Counts keys that fall into bins that there are, and leaves the others, in order.
+    fn count_sorted(&mut self, recent: &mut Vec<i32>) {
+        recent.sort_unstable();
+        let mut place = 0;
+        recent.retain(|key| {
+            while self.bins.get(place).is_some_and(|bin| bin.key < *key) {
+                place += 1;
+            }
+            match self.bins.get_mut(place) {
+                Some(bin) if bin.key == *key => bin.count = bin.count.saturating_add(1),
+                _ => return true,
+            }
+            false
+        });
+    }
+
+    /// The same without sorting, for keys that lie close together.
+    fn tally(&mut self, span: RangeInclusive<i32>, recent: &mut Vec<i32>) {
+        let first = *span.start();
+        let mut counts = [0u16; MAX_SPAN];
+        for key in &*recent {
+            counts[(key - first) as usize] += 1;
+        }
+        let mut left = recent.len();
+        let from = self.bins.partition_point(|bin| bin.key < first);
+        for bin in &mut self.bins[from..] {
+            let Some(count) = counts.get_mut((bin.key - first) as usize) else { break };
+            let count = std::mem::take(count);
+            left -= usize::from(count);
+            bin.count = bin.count.saturating_add(count.into());
+        }
+        recent.clear();
+        if left > 0 {
+            for (key, count) in span.zip(counts) {
+                recent.extend(std::iter::repeat_n(key, count.into()));
+            }
+        }
     }
 
     /// Makes bins for keys, which are in order and in no bin, from the last one on.
@@ -274,6 +312,12 @@ pub fn relative_error(coarseness: u8) -> f64 {
 /// The bin of a number in sketches whose bins were joined so often.
 pub fn bin_of(value: f64, coarseness: u8) -> i32 {
     join(key(value), coarseness.min(MAX_COARSENESS))
+}
+
+/// From the least to the greatest key, if a table has room for them.
+fn span(keys: &[i32]) -> Option<RangeInclusive<i32>> {
+    let (first, last) = (*keys.iter().min()?, *keys.iter().max()?);
+    ((last - first) < MAX_SPAN as i32).then_some(first..=last)
 }
 
 /// The bin of a number at full precision: 0 for zero and subnormals, then from 1 up, by size.

@@ -101,6 +101,27 @@ fn bins_that_no_sketch_has_are_refused() {
 }
 
 proptest! {
+    /// Few and many at a time, near each other and far apart, all in all as one by one.
+    #[test]
+    fn every_observation_is_counted_in_its_bin(
+        runs in proptest::collection::vec((-40f64..40.0, 0.001..30f64, 1..300usize), 1..20),
+    ) {
+        let spread = uniform(runs.iter().map(|(.., count)| count).sum());
+        let mut places = spread.iter();
+        let values = runs.iter().flat_map(|(from, width, count)| {
+            let places: Vec<f64> = places.by_ref().take(*count).copied().collect();
+            places.into_iter().map(move |place| (from + width * place).exp2() * from.signum())
+        });
+        let values: Vec<f64> = values.collect();
+        let sketch = of(&values).settled().into_owned();
+        let mut bins = std::collections::BTreeMap::<i32, u64>::new();
+        for value in &values {
+            *bins.entry(bin_of(*value, sketch.coarseness())).or_default() += 1;
+        }
+        let found: Vec<_> = sketch.bins().iter().map(|bin| (bin.key, bin.count)).collect();
+        prop_assert_eq!(found, bins.into_iter().collect::<Vec<_>>());
+    }
+
     #[test]
     fn order_and_grouping_leave_no_trace(
         values in proptest::collection::vec(
