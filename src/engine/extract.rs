@@ -7,7 +7,7 @@
 use super::round::{common, round_step, round_up};
 use super::{Engine, Error, GLOBAL};
 use crate::state::{PendingFold, Selected};
-use crate::storage::{self, Gap, Parts, Scan, Scanned};
+use crate::storage::{self, Gap, Groups, Parts, Scan, Scanned};
 use model::{Fold, Range, Selector, Series, Timestamp, Width};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -282,6 +282,7 @@ impl Extraction {
                 if self.request.quantiles.is_empty() { Parts::NoSketches } else { Parts::All };
             let scan = Scan {
                 series: part.iter().map(|selected| selected.series.id).collect(),
+                groups: Groups::Apart,
                 range: self.range,
                 bounds: (first.series.id, last.series.id),
                 step: self.step,
@@ -323,7 +324,7 @@ impl Extraction {
         }
         self.gaps.sort_by_key(|gap| gap.range.start);
         let mut points = Vec::new();
-        for (_, steps) in scanned.steps.into_series() {
+        for steps in scanned.steps.into_folds() {
             self.note(&steps);
             let series = self.selected[self.read].series.clone();
             points.push(Points { series, points: steps });

@@ -208,8 +208,9 @@ pub(super) fn sorted<F: Merge>(logs: &[Chains<F>], mut rows: Vec<Row<F>>) -> Vec
             rows.push(Row { series, start: *start, fold: fold.settled() });
         }
         if !rises {
-            let chain = rows.split_off(first);
-            rows.extend(model::merge_rows(chain));
+            let mut chain = rows.split_off(first);
+            model::merge_rows(&mut chain);
+            rows.append(&mut chain);
         }
     }
     rows

@@ -2,7 +2,7 @@
 //!
 //! The oracle is a plain map of what was committed.
 
-use super::{Commit, Deleted, Deletion, Error, Flush, More, Parts, Policy, Scan, Storage};
+use super::{Commit, Deleted, Deletion, Error, Flush, Groups, More, Parts, Policy, Scan, Storage};
 use async_trait::async_trait;
 use model::{
     Counter, Current, Fold, Folds, Kind, Labels, Merge, Metric, Range, Retention, Rolling, Row,
@@ -85,7 +85,7 @@ pub(super) fn scan(series: &BTreeSet<SeriesId>, range: Range, step: Width) -> Sc
     let bounds = series.first().copied().zip(series.last().copied()).unwrap_or(none);
     let deadline = Instant::now() + Duration::from_mins(1);
     let series = series.iter().copied().collect();
-    Scan { series, range, bounds, step, parts: Parts::All, deadline }
+    Scan { series, groups: Groups::Apart, range, bounds, step, parts: Parts::All, deadline }
 }
 
 /// The widest buckets that are stored of these series in a range.
@@ -110,13 +110,45 @@ pub(super) async fn read(
 ) -> BTreeMap<(SeriesId, i64), Fold> {
     let scanned = storage.scan(scan(series, range, step)).await.unwrap();
     let mut folds = BTreeMap::new();
-    for (id, steps) in scanned.steps.into_series() {
+    for (id, steps) in series.iter().zip(scanned.steps.into_folds()) {
         for (time, fold) in steps {
-            let twice = folds.insert((id, time.as_ms() / 1000), fold);
+            let twice = folds.insert((*id, time.as_ms() / 1000), fold);
             assert_eq!(twice, None, "a step stands once");
         }
     }
     folds
+}
+
+/// The same folds are there in groups, one of counters and one of rolling metrics; now without sketches.
+pub(super) async fn check_groups(
+    storage: &dyn Storage,
+    folds: &BTreeMap<(SeriesId, i64), Fold>,
+    range: Range,
+    step: Width,
+) {
+    let group = |fold: &Fold| u32::from(matches!(fold, Fold::Rolling(_)));
+    let kinds: BTreeMap<_, _> = folds.iter().map(|((id, _), fold)| (*id, group(fold))).collect();
+    let mut expected = BTreeMap::<_, Fold>::new();
+    for ((_, time), fold) in folds {
+        let of_group = expected.entry((group(fold), *time));
+        of_group.and_modify(|merged| merged.merge(fold)).or_insert_with(|| fold.clone());
+    }
+    let groups = Groups::By(kinds.values().copied().collect());
+    let series = kinds.into_keys().collect();
+    let grouped = Scan { groups, parts: Parts::NoSketches, ..scan(&series, range, step) };
+    let scanned = storage.scan(grouped).await.unwrap();
+    // Which is the last of those of one moment is not said.
+    let said = |fold: &Fold| match fold {
+        Fold::Counter(fold) => (0, fold.sum, 0.0, 0.0),
+        Fold::Rolling(f) => (f.count(), f.sum(), f.min(), f.max()),
+    };
+    let found = scanned.steps.into_folds().into_iter().enumerate().flat_map(|(group, steps)| {
+        let at = move |time: Timestamp| (group as u32, time.as_ms() / 1000);
+        steps.into_iter().map(move |(time, fold)| (at(time), said(&fold)))
+    });
+    let found: BTreeMap<_, _> = found.collect();
+    let expected = expected.iter().map(|(key, fold)| (*key, said(fold)));
+    assert_eq!(found, expected.collect::<BTreeMap<_, _>>());
 }
 
 const ALWAYS: Range = Range::new(Timestamp::from_ms(-1 << 50), Timestamp::from_ms(1 << 50));
@@ -377,6 +409,7 @@ pub(super) async fn any_history_reads_as_the_oracle_says(
                     (*id, step.truncate(at(*secs)).as_ms() / 1000, fold.clone())
                 });
                 assert_eq!(found, merged(stepped));
+                check_groups(fixture.storage(), &found, range, step).await;
             }
         }
     }

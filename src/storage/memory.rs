@@ -91,7 +91,7 @@ impl Storage for Memory {
     }
 
     async fn scan(&self, scan: Scan) -> Result<Scanned, Error> {
-        let mut steps = Steps::new(scan.series.clone(), scan.step, scan.parts);
+        let mut steps = Steps::new(&scan);
         let (flush_seq, blocks, dropped) = {
             let inner = self.inner.lock();
             let within = |block: &&Arc<Block>| {

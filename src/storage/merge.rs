@@ -3,10 +3,11 @@
 //! Runs stream by series, so memory is a segment and an encoded block for each of them, and the rows
 //! of one series. Rows of one bucket merge in the order of the runs, which is that of arrival.
 
+use super::Error;
 use super::block::{Block, BlockError, Columns, View, Writer};
-use super::{Error, Parts};
 use model::{Row, SeriesId, Timestamp, Width};
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BinaryHeap};
 
 /// A block that can be loaded.
@@ -36,7 +37,12 @@ pub(super) struct Merge<F> {
     heads: BinaryHeap<Reverse<(SeriesId, usize)>>,
     begun: bool,
     writers: BTreeMap<Target, Writer<F>>,
+    /// Memory for the rows of a series.
+    spare: Vec<Vec<Row<F>>>,
 }
+
+/// The rows of a series, by where they go, in the order of arrival.
+type Parts<F> = Vec<(Target, Vec<Row<F>>)>;
 
 /// What merging asks of its surroundings.
 pub(super) trait Context<F> {
@@ -56,8 +62,8 @@ impl<F: Columns + model::Merge> Merge<F> {
     /// Merges runs, given as their blocks in the order of series, the earliest run first.
     pub(super) fn new(runs: impl Iterator<Item = Vec<Stored>>, shape: Shape) -> Self {
         let inputs = runs.map(Cursor::new).collect();
-        let (heads, writers) = (BinaryHeap::new(), BTreeMap::new());
-        Self { shape, inputs, heads, begun: false, writers }
+        let (heads, writers, spare) = (BinaryHeap::new(), BTreeMap::new(), Vec::new());
+        Self { shape, inputs, heads, begun: false, writers, spare }
     }
 
     /// Goes on until about so many bytes are written or all is merged; the second is said.
@@ -81,60 +87,62 @@ impl<F: Columns + model::Merge> Merge<F> {
                 }
                 return Ok(true);
             };
-            let rows = self.take(series, context)?;
-            for (target, rows) in rows {
+            for (target, mut rows) in self.take(series, context)? {
                 let shape = self.shape;
                 let writer = self
                     .writers
                     .entry(target)
                     .or_insert_with(|| Writer::new(target.1, shape.block_bytes, shape.shared_rows));
-                for block in writer.push(model::merge_rows(rows)) {
+                model::merge_rows(&mut rows);
+                for block in writer.push(&mut rows) {
                     written += block.data.len();
                     blocks.push((target.0, block));
                 }
+                self.spare.push(rows);
             }
         }
         Ok(false)
     }
 
-    /// All rows of a series by where they go, in the order of arrival.
-    fn take(
-        &mut self,
-        series: SeriesId,
-        context: &mut impl Context<F>,
-    ) -> Result<BTreeMap<Target, Vec<Row<F>>>, Error> {
-        let mut rows: BTreeMap<Target, Vec<Row<F>>> = BTreeMap::new();
-        let mut recent: Option<(Target, Vec<Row<F>>)> = None;
-        while let Some(Reverse((head, place))) = self.heads.peek().copied()
-            && head == series
+    /// Takes all rows of a series.
+    fn take(&mut self, series: SeriesId, context: &mut impl Context<F>) -> Result<Parts<F>, Error> {
+        let mut parts: Parts<F> = Vec::new();
+        while let Some(mut head) = self.heads.peek_mut()
+            && head.0.0 == series
         {
-            self.heads.pop();
+            let place = head.0.1;
             let input = &mut self.inputs[place];
-            while input.head(context)? == Some(series)
-                && let Some((width, row)) = input.next()
-            {
-                if !context.keeps(place, series, row.start) {
-                    continue;
+            let next = loop {
+                let next = input.head(context)?;
+                if next != Some(series) {
+                    break next;
                 }
-                context.see(&row);
-                let Some(target) = context.target(series, row.start, width) else { continue };
-                let row = Row { start: target.1.truncate(row.start), ..row };
-                match &mut recent {
-                    Some((same, rows)) if *same == target => rows.push(row),
-                    _ => {
-                        if let Some((before, part)) = recent.take() {
-                            rows.insert(before, part);
+                let width = input.width;
+                for mut row in input.run() {
+                    if !context.keeps(place, series, row.start) {
+                        continue;
+                    }
+                    context.see(&row);
+                    let Some(target) = context.target(series, row.start, width) else { continue };
+                    if target.1 != width {
+                        row.start = target.1.truncate(row.start);
+                    }
+                    match parts.iter_mut().rfind(|(same, _)| *same == target) {
+                        Some((_, rows)) => rows.push(row),
+                        None => {
+                            let mut rows = self.spare.pop().unwrap_or_default();
+                            rows.push(row);
+                            parts.push((target, rows));
                         }
-                        let mut part = rows.remove(&target).unwrap_or_default();
-                        part.push(row);
-                        recent = Some((target, part));
                     }
                 }
+            };
+            match next {
+                Some(next) => *head = Reverse((next, place)),
+                None => drop(PeekMut::pop(head)),
             }
-            self.heads.extend(input.head(context)?.map(|series| Reverse((series, place))));
         }
-        rows.extend(recent);
-        Ok(rows)
+        Ok(parts)
     }
 }
 
@@ -144,28 +152,28 @@ struct Cursor<F> {
     /// The block that is open, its id, and the next of its segments.
     open: Option<(View<Vec<u8>>, i64, usize)>,
     width: Width,
-    rows: std::iter::Peekable<std::vec::IntoIter<Row<F>>>,
+    rows: std::vec::IntoIter<Row<F>>,
 }
 
 impl<F: Columns> Cursor<F> {
     fn new(blocks: Vec<Stored>) -> Self {
-        let rows = Vec::new().into_iter().peekable();
+        let rows = Vec::new().into_iter();
         Self { blocks: blocks.into_iter(), open: None, width: super::policy::DAY, rows }
     }
 
     /// The series of the next row.
     fn head(&mut self, context: &mut impl Context<F>) -> Result<Option<SeriesId>, Error> {
         loop {
-            if let Some(row) = self.rows.peek() {
+            if let Some(row) = self.rows.as_slice().first() {
                 return Ok(Some(row.series));
             }
             if let Some((view, id, next)) = &mut self.open
                 && let Some(segment) = view.segments().get(*next)
             {
                 let rows = view
-                    .rows(segment, Parts::All)
+                    .rows(segment, super::Parts::All)
                     .map_err(|error| context.unreadable(*id, &error))?;
-                self.rows = rows.into_iter().peekable();
+                self.rows = rows.into_iter();
                 *next += 1;
                 continue;
             }
@@ -180,7 +188,10 @@ impl<F: Columns> Cursor<F> {
         }
     }
 
-    fn next(&mut self) -> Option<(Width, Row<F>)> {
-        self.rows.next().map(|row| (self.width, row))
+    /// The next rows of one series, as far as they are decoded.
+    fn run(&mut self) -> impl Iterator<Item = Row<F>> {
+        let rows = self.rows.as_slice();
+        let length = rows.iter().take_while(|row| row.series == rows[0].series).count();
+        self.rows.by_ref().take(length)
     }
 }

@@ -14,7 +14,7 @@ pub mod sqlite;
 mod steps;
 
 pub use policy::Policy;
-pub use steps::Steps;
+pub use steps::{Groups, Steps};
 
 use async_trait::async_trait;
 use model::{ComponentId, Current, Folds, Range, Series, SeriesId, Timestamp, Width};
@@ -168,6 +168,8 @@ pub enum Parts {
 pub struct Scan {
     /// The series, in the order of their ids, each once.
     pub series: Arc<[SeriesId]>,
+    /// Which of them are merged with each other.
+    pub groups: Groups,
     /// Folds whose buckets start in this range.
     pub range: Range,
     /// The lowest and the highest series of the whole answer, of which this may be a part: its step

@@ -1,29 +1,63 @@
-//! Folds of several series merged to the steps of a query: what a scan collects.
+//! Folds of several series merged to the steps of a query, by series or by group: what a scan collects.
 //!
 //! Folds are added in the order of arrival, since that decides `last` among equal times.
 
-use super::block::Rows;
-use super::{Parts, any_within};
+use super::block::{Rows, Singles};
+use super::{Parts, Scan, any_within};
 use model::{Counter, Fold, Merge, Range, Rolling, Row, SeriesId, Timestamp, Width};
 use std::sync::Arc;
 
-/// Per series, the folds of its steps in the order of time.
+/// The most steps that room is made for before they come.
+const MAX_ROOM: u64 = 1024;
+
+/// The folds of a series or group, by step, in the order of time.
+pub(super) type Stepped = Vec<(Timestamp, Fold)>;
+
+/// Which series are merged with each other.
+#[derive(Clone, Debug)]
+pub enum Groups {
+    /// None: each stands for itself.
+    Apart,
+    /// Those of the same number, which is that of the series at the same place. Series of one group
+    /// must be of one kind.
+    By(Arc<[u32]>),
+}
+
+/// Per series or group, the folds of its steps.
 #[derive(Debug)]
 pub struct Steps {
     width: Width,
     parts: Parts,
     series: Arc<[SeriesId]>,
-    folds: Vec<Vec<(Timestamp, Fold)>>,
+    groups: Groups,
+    folds: Vec<Stepped>,
+    /// How many steps room is made for when there is one.
+    room: usize,
     /// Where the series before was found: rows come in the order of series.
     recent: usize,
 }
 
 impl Steps {
-    /// No folds yet. `series` must be in the order of ids, each once.
-    pub fn new(series: Arc<[SeriesId]>, width: Width, parts: Parts) -> Self {
-        debug_assert!(series.is_sorted_by(|a, b| a < b));
-        let folds = vec![Vec::new(); series.len()];
-        Self { width, parts, series, folds, recent: 0 }
+    /// No folds yet.
+    pub fn new(scan: &Scan) -> Self {
+        let series = scan.series.clone();
+        debug_assert!(series.is_sorted_by(|a, b| a < b), "in the order of ids, each once");
+        let groups = match &scan.groups {
+            Groups::Apart => series.len(),
+            Groups::By(groups) => {
+                debug_assert_eq!(groups.len(), series.len(), "each series has a group");
+                groups.iter().max().map_or(0, |most| *most as usize + 1)
+            }
+        };
+        Self {
+            width: scan.step,
+            parts: scan.parts,
+            series,
+            groups: scan.groups.clone(),
+            folds: vec![Vec::new(); groups],
+            room: scan.step.buckets_in(scan.range).min(MAX_ROOM) as usize,
+            recent: 0,
+        }
     }
 
     /// Whether any of the series is between these, both included.
@@ -33,14 +67,23 @@ impl Steps {
 
     /// Adds a fold whose bucket starts at `start`, if its series is wanted.
     pub fn add(&mut self, series: SeriesId, start: Timestamp, fold: Fold) {
-        if self.series.get(self.recent) != Some(&series) {
-            match self.series.binary_search(&series) {
-                Ok(found) => self.recent = found,
-                Err(_) => return,
-            }
+        if let Some(group) = self.group_of(series) {
+            self.put(group, self.width.truncate(start), fold);
         }
-        let step = self.width.truncate(start);
-        let folds = &mut self.folds[self.recent];
+    }
+
+    fn group_of(&mut self, series: SeriesId) -> Option<usize> {
+        if self.series.get(self.recent) != Some(&series) {
+            self.recent = self.series.binary_search(&series).ok()?;
+        }
+        Some(match &self.groups {
+            Groups::Apart => self.recent,
+            Groups::By(groups) => groups[self.recent] as usize,
+        })
+    }
+
+    fn put(&mut self, group: usize, step: Timestamp, fold: Fold) {
+        let folds = &mut self.folds[group];
         let merge = |merged: &mut Fold| match self.parts {
             Parts::All => merged.merge(&fold),
             Parts::NoSketches => merged.merge_without_sketch(&fold),
@@ -53,7 +96,29 @@ impl Steps {
                     Err(place) => folds.insert(place, (step, fold)),
                 }
             }
-            _ => folds.push((step, fold)),
+            last => {
+                if last.is_none() {
+                    folds.reserve(self.room);
+                }
+                folds.push((step, fold));
+            }
+        }
+    }
+
+    /// Adds those singles that start in the range: of each run of a step one fold is made.
+    pub fn add_singles(&mut self, singles: &Singles, range: Range) {
+        for (series, rows) in singles.runs() {
+            let Some(group) = self.group_of(series) else { continue };
+            let starts = singles.starts();
+            let within = |time| rows.start + starts[rows.clone()].partition_point(|s| *s < time);
+            let (mut from, end) = (within(range.start), within(range.end));
+            while from < end {
+                let step = self.width.bucket(starts[from]);
+                let in_step = starts[from..end].iter().take_while(|start| **start < step.end);
+                let to = from + in_step.count().max(1);
+                self.put(group, step.start, singles.fold(from..to, self.parts));
+                from = to;
+            }
         }
     }
 
@@ -92,9 +157,8 @@ impl Steps {
         self.add(merged.series, step.start, merged.fold.into());
     }
 
-    /// The series with their steps, in the order of the scan.
-    pub fn into_series(self) -> impl Iterator<Item = (SeriesId, Vec<(Timestamp, Fold)>)> {
-        let ids: Vec<SeriesId> = self.series.to_vec();
-        ids.into_iter().zip(self.folds)
+    /// The steps of each series of the scan in its order, or of each group.
+    pub fn into_folds(self) -> Vec<Stepped> {
+        self.folds
     }
 }

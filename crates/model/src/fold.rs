@@ -37,6 +37,14 @@ pub struct Counter {
     pub sum: f64,
 }
 
+impl Counter {
+    /// The fold of increments.
+    pub fn of(increments: &[f64]) -> Self {
+        let [first, others @ ..] = increments else { return Self { sum: 0.0 } };
+        Self { sum: others.iter().fold(*first, |sum, increment| sum + increment) }
+    }
+}
+
 impl Merge for Counter {
     fn merge(&mut self, later: &Self) {
         self.sum += later.sum;
@@ -97,6 +105,33 @@ impl Rolling {
     /// The fold of a single observation.
     pub const fn one(value: f64, time: Timestamp) -> Self {
         Self::One { value, time }
+    }
+
+    /// The fold of observations, of which there is one at least, in the order of time.
+    pub fn of(observations: &[f64], last_time: Timestamp) -> Self {
+        let mut fold = Self::of_numbers(observations, last_time);
+        if let Self::Many(many) = &mut fold {
+            observations.iter().for_each(|value| many.sketch.add(*value));
+        }
+        fold
+    }
+
+    /// The same without a sketch, for answers that need none.
+    pub fn of_numbers(observations: &[f64], last_time: Timestamp) -> Self {
+        let [first, others @ ..] = observations else {
+            unreachable!("there is no empty fold");
+        };
+        let Some(last) = others.last() else { return Self::one(*first, last_time) };
+        let all = |of: fn(f64, f64) -> f64| others.iter().fold(*first, |a, b| of(a, *b));
+        Self::Many(Box::new(Many {
+            count: observations.len() as u64,
+            sum: all(std::ops::Add::add),
+            min: all(f64::min),
+            max: all(f64::max),
+            last: *last,
+            last_time,
+            sketch: Sketch::default(),
+        }))
     }
 
     /// How many observations; at least one.
@@ -311,8 +346,7 @@ impl<F> Row<F> {
 
 /// Puts rows of one series, which stand in the order of arrival, in the order of time, and merges those
 /// of one bucket.
-#[must_use]
-pub fn merge_rows<F: Merge>(mut rows: Vec<Row<F>>) -> Vec<Row<F>> {
+pub fn merge_rows<F: Merge>(rows: &mut Vec<Row<F>>) {
     rows.sort_by_key(|row| row.start);
     rows.dedup_by(|later, row| {
         let same = later.start == row.start;
@@ -321,7 +355,6 @@ pub fn merge_rows<F: Merge>(mut rows: Vec<Row<F>>) -> Vec<Row<F>> {
         }
         same
     });
-    rows
 }
 
 /// Folds of both kinds.

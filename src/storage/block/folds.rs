@@ -4,10 +4,12 @@
 //! stands in columns of their own, as long as there are such folds.
 
 use super::bytes::Reader;
-use super::numbers::{Effort, Neighbours, read_floats, read_ints, write_floats, write_ints};
+use super::numbers::{
+    Effort, Neighbours, read_constant, read_floats, read_ints, write_floats, write_ints,
+};
 use super::write::Shared;
 use super::{BlockError, Parts};
-use model::{Bin, Counter, Fold, Kind, Many, Rolling, Row, Sketch, Timestamp, bin_of};
+use model::{Bin, Counter, Current, Fold, Kind, Many, Rolling, Row, Sketch, Timestamp, bin_of};
 use pco::wrapped::FileDecompressor;
 
 /// The columns of one kind of fold.
@@ -16,6 +18,8 @@ pub trait Columns: Clone + Into<Fold> + Send + 'static {
     const KIND: Kind;
     /// About how much of a segment's room the fold takes; a plain one takes 1.
     fn weight(&self) -> usize;
+    /// What a series comes to that saw nothing but this, in a bucket that starts there.
+    fn current(&self, start: Timestamp) -> Current;
     /// Appends the columns that are the kind's own.
     fn write(rows: &[Row<Self>], form: Form, shared: &mut Shared, out: &mut Vec<u8>);
     /// Reads them back for rows that start at `starts`, as far as they are wanted.
@@ -25,7 +29,16 @@ pub trait Columns: Clone + Into<Fold> + Send + 'static {
         source: Source<'_>,
         reader: &mut Reader<'_>,
     ) -> Result<Vec<Self>, BlockError>;
+    /// Reads them back as columns, if each fold is of one number.
+    fn read_singles(
+        rows: usize,
+        source: Source<'_>,
+        reader: &mut Reader<'_>,
+    ) -> Result<Option<Singles>, BlockError>;
 }
+
+/// How long after the start of its bucket each number was seen (nothing for counters), and the numbers.
+type Singles = (Vec<i64>, Vec<f64>);
 
 /// How a segment is written.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +79,10 @@ impl Columns for Counter {
         1
     }
 
+    fn current(&self, start: Timestamp) -> Current {
+        Current { value: self.sum, first_time: start, last_time: start }
+    }
+
     fn write(rows: &[Row<Self>], form: Form, _: &mut Shared, out: &mut Vec<u8>) {
         floats(rows.iter().map(|row| row.fold.sum), form, out);
     }
@@ -79,6 +96,14 @@ impl Columns for Counter {
         let sums = read_floats(starts.len(), source.pco, reader)?;
         Ok(sums.into_iter().map(|sum| Self { sum }).collect())
     }
+
+    fn read_singles(
+        rows: usize,
+        source: Source<'_>,
+        reader: &mut Reader<'_>,
+    ) -> Result<Option<Singles>, BlockError> {
+        Ok(Some((Vec::new(), read_floats(rows, source.pco, reader)?)))
+    }
 }
 
 impl Columns for Rolling {
@@ -89,6 +114,10 @@ impl Columns for Rolling {
             Self::One { .. } => 1,
             Self::Many(many) => 4 + many.sketch.max_bins(),
         }
+    }
+
+    fn current(&self, start: Timestamp) -> Current {
+        Current { value: self.last(), first_time: start, last_time: self.last_time() }
     }
 
     fn write(rows: &[Row<Self>], form: Form, shared: &mut Shared, out: &mut Vec<u8>) {
@@ -161,6 +190,18 @@ impl Columns for Rolling {
             }))
         });
         Ok(folds.collect())
+    }
+
+    fn read_singles(
+        rows: usize,
+        source: Source<'_>,
+        reader: &mut Reader<'_>,
+    ) -> Result<Option<Singles>, BlockError> {
+        if read_constant(reader)? != Some(1) {
+            return Ok(None);
+        }
+        let offsets = source.shared(rows, reader)?;
+        Ok(Some((offsets, read_floats(rows, source.pco, reader)?)))
     }
 }
 

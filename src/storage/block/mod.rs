@@ -28,7 +28,7 @@ pub(super) use bytes::{Reader, write_varint};
 pub use folds::Columns;
 pub use numbers::Effort;
 pub(super) use numbers::{Neighbours, header, read_floats, read_ints, write_floats, write_ints};
-pub use read::{Segment, View, decode, decode_checked};
+pub use read::{Segment, Singles, View, decode, decode_checked};
 pub use write::{Writer, encode};
 
 use super::Parts;

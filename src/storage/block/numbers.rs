@@ -177,6 +177,15 @@ pub(crate) fn read_ints(
     }
 }
 
+/// Reads a column of whole numbers that are all the same; of others, nothing.
+pub(super) fn read_constant(reader: &mut Reader<'_>) -> Result<Option<i64>, BlockError> {
+    if reader.rest().first() != Some(&CONSTANT) {
+        return Ok(None);
+    }
+    reader.byte()?;
+    reader.signed().map(Some)
+}
+
 /// Reads a column of exactly so many floats.
 pub(crate) fn read_floats(
     rows: usize,

@@ -4,7 +4,7 @@ use super::bytes::Reader;
 use super::folds::{Columns, Source};
 use super::numbers::read_ints;
 use super::{BlockError, MAX_SEGMENT_ROWS, MAX_SEGMENTS, Parts, Rows, VERSION, kind_of};
-use model::{Kind, Row, SeriesId, Timestamp, Width};
+use model::{Counter, Fold, Kind, Rolling, Row, SeriesId, Timestamp, Width};
 use pco::wrapped::FileDecompressor;
 
 /// A block whose segments can be read one by one.
@@ -154,6 +154,26 @@ impl<D: AsRef<[u8]>> View<D> {
         Ok(rows.map(|((series, start), fold)| Row { series, start, fold }).collect())
     }
 
+    /// The columns of a segment, if each of its folds is of one number.
+    pub fn singles(&self, segment: &Segment) -> Result<Option<Singles>, BlockError> {
+        let mut reader = Reader::new(&self.data.as_ref()[segment.place.clone()]);
+        let series = match segment.first_series == segment.last_series {
+            true => Vec::new(),
+            false => self.series(segment, &mut reader)?,
+        };
+        let starts = self.starts(segment, &mut reader)?;
+        let numbers = match self.kind {
+            Kind::Counter => Counter::read_singles(segment.rows, self.source(), &mut reader)?,
+            Kind::Rolling => Rolling::read_singles(segment.rows, self.source(), &mut reader)?,
+        };
+        let Some((offsets, values)) = numbers else { return Ok(None) };
+        if !reader.is_empty() {
+            return Err(BlockError::Bounds("the length"));
+        }
+        let first = segment.first_series;
+        Ok(Some(Singles { kind: self.kind, first, series, starts, offsets, values }))
+    }
+
     fn source(&self) -> Source<'_> {
         Source { pco: &self.pco, data: self.data.as_ref(), columns: &self.columns }
     }
@@ -181,9 +201,59 @@ impl<D: AsRef<[u8]>> View<D> {
         reader: &mut Reader<'_>,
     ) -> Result<Vec<Timestamp>, BlockError> {
         let buckets = self.source().shared(segment.rows, reader)?;
-        let start = |bucket: &i64| bucket.checked_mul(self.width.as_ms()).map(Timestamp::from_ms);
-        let starts: Option<Vec<Timestamp>> = buckets.iter().map(start).collect();
-        starts.ok_or(BlockError::Bounds("a bucket"))
+        let width = self.width.as_ms();
+        let extremes = [buckets.iter().min(), buckets.iter().max()];
+        if extremes.into_iter().flatten().any(|bucket| bucket.checked_mul(width).is_none()) {
+            return Err(BlockError::Bounds("a bucket"));
+        }
+        Ok(buckets.into_iter().map(|bucket| Timestamp::from_ms(bucket * width)).collect())
+    }
+}
+
+/// Folds of one number each, as columns.
+pub struct Singles {
+    kind: Kind,
+    /// The series of all, unless each has its own.
+    first: SeriesId,
+    series: Vec<SeriesId>,
+    starts: Vec<Timestamp>,
+    /// How long after the start each observation was made, in ms. A counter has none.
+    offsets: Vec<i64>,
+    values: Vec<f64>,
+}
+
+impl Singles {
+    /// Where each bucket starts, in the order of series and time.
+    pub fn starts(&self) -> &[Timestamp] {
+        &self.starts
+    }
+
+    /// Each series with the places of its rows.
+    pub fn runs(&self) -> impl Iterator<Item = (SeriesId, Place)> {
+        let alone = self.series.is_empty().then_some((self.first, 0..self.starts.len()));
+        let mut from = 0;
+        let shared = self.series.chunk_by(|a, b| a == b).map(move |run| {
+            from += run.len();
+            (run[0], from - run.len()..from)
+        });
+        alone.into_iter().chain(shared)
+    }
+
+    /// The fold of rows of one series, which are not none.
+    pub fn fold(&self, rows: Place, parts: Parts) -> Fold {
+        let last = rows.end - 1;
+        let values = &self.values[rows];
+        match self.kind {
+            Kind::Counter => Counter::of(values).into(),
+            Kind::Rolling => {
+                let time = self.starts[last].as_ms().wrapping_add(self.offsets[last]);
+                let time = Timestamp::from_ms(time);
+                match parts {
+                    Parts::All => Rolling::of(values, time).into(),
+                    Parts::NoSketches => Rolling::of_numbers(values, time).into(),
+                }
+            }
+        }
     }
 }
 

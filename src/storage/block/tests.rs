@@ -88,7 +88,7 @@ fn settled<F: Columns>(rows: &[Row<F>], block_bytes: usize) -> Vec<Block> {
     let mut writer = Writer::new(WIDTH, block_bytes, 1024);
     let mut blocks = Vec::new();
     for series in rows.chunk_by(|a, b| a.series == b.series) {
-        blocks.append(&mut writer.push(series.to_vec()));
+        blocks.append(&mut writer.push(&mut series.to_vec()));
     }
     blocks.append(&mut writer.finish());
     blocks

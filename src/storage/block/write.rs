@@ -65,8 +65,9 @@ impl<F: Columns> Writer<F> {
         }
     }
 
-    /// Takes all rows of the next series, in the order of time, and gives the blocks that are full.
-    pub fn push(&mut self, rows: Vec<Row<F>>) -> Vec<Block> {
+    /// Takes all rows of the next series, in the order of time, leaving none, and gives the blocks that are
+    /// full.
+    pub fn push(&mut self, rows: &mut Vec<Row<F>>) -> Vec<Block> {
         let mut full = Vec::new();
         let weight: usize = rows.iter().map(|row| row.fold.weight()).sum();
         let long = rows.len() >= OWN_SEGMENT_ROWS || weight > MAX_SEGMENT_WEIGHT;
@@ -77,7 +78,7 @@ impl<F: Columns> Writer<F> {
             full.extend(self.end_short());
         }
         if long {
-            let mut rest = &*rows;
+            let mut rest = &**rows;
             while !rest.is_empty() {
                 // Equal parts rather than full ones and a rest.
                 let parts = rest.len().div_ceil(MAX_SEGMENT_ROWS);
@@ -85,9 +86,10 @@ impl<F: Columns> Writer<F> {
                 full.extend(self.add(part));
                 rest = after;
             }
+            rows.clear();
         } else {
             self.short_weight += weight;
-            self.short.extend(rows);
+            self.short.append(rows);
         }
         full
     }

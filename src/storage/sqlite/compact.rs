@@ -12,7 +12,7 @@ use super::delete::{self, Cuts};
 use super::plan::Job;
 use super::run::{self, Level, Run};
 use super::{current, quarantine, scan};
-use model::{Counter, Current, Fold, Kind, Range, Rolling, Row, SeriesId, Timestamp, Width};
+use model::{Counter, Current, Kind, Range, Rolling, Row, SeriesId, Timestamp, Width};
 use rusqlite::{Connection, TransactionBehavior};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
@@ -45,6 +45,8 @@ struct Surroundings {
     gone: HashSet<SeriesId>,
     /// The range of what is tried out; none where all of the runs is merged.
     only: Option<Range>,
+    /// The day of the row before.
+    day: Range,
     /// How many rows there were, and how many the policy dropped.
     seen: u64,
     dropped: u64,
@@ -157,6 +159,7 @@ impl Work {
                 cuts,
                 gone,
                 only: None,
+                day: DAY.bucket(Timestamp::from_ms(0)),
                 seen: 0,
                 dropped: 0,
                 currents: None,
@@ -195,19 +198,19 @@ impl<F: Columns> Context<F> for Reading<'_> {
     }
 
     fn keeps(&self, input: usize, series: SeriesId, start: Timestamp) -> bool {
-        self.around.cuts[input].keep(series, start) && !self.around.gone.contains(&series)
+        let Surroundings { cuts, gone, .. } = &*self.around;
+        (cuts[input].is_empty() || cuts[input].keep(series, start))
+            && (gone.is_empty() || !gone.contains(&series))
     }
 
     fn see(&mut self, row: &Row<F>) {
         let Some(currents) = &mut self.around.currents else { return };
-        let fold: Fold = row.fold.clone().into();
+        let of_row = row.fold.current(row.start);
         match currents.last_mut() {
-            Some((series, _, current)) if *series == row.series => current.merge(row.start, &fold),
-            _ => {
-                let mut current = Current::default();
-                current.merge(row.start, &fold);
-                currents.push((row.series, F::KIND, current));
+            Some((series, kind, current)) if *series == row.series => {
+                current.absorb(*kind, &of_row);
             }
+            _ => currents.push((row.series, F::KIND, of_row)),
         }
     }
 
@@ -216,15 +219,20 @@ impl<F: Columns> Context<F> for Reading<'_> {
             return None;
         }
         self.around.seen += 1;
-        let mut width = width;
+        let (mut start, mut wider) = (start, width);
         if let Some((day, policy)) = &self.around.treatment {
             let Some(due) = policy.width(series, *day) else {
                 self.around.dropped += 1;
                 return None;
             };
-            width = due.max(width);
+            if due > width {
+                (start, wider) = (due.truncate(start), due);
+            }
         }
-        Some((DAY.truncate(width.truncate(start)), width))
+        if !self.around.day.contains(start) {
+            self.around.day = DAY.bucket(start);
+        }
+        Some((self.around.day.start, wider))
     }
 }
 

@@ -4,7 +4,7 @@ use super::plan::Limits;
 use super::tests::{File, fixture};
 use super::*;
 use crate::storage::conformance::{
-    self, Fixture, at, commit, flush, grew, read, seen, series, widest,
+    self, Fixture, at, check_groups, commit, flush, grew, read, seen, series, widest,
 };
 use crate::storage::policy;
 use model::{Current, Fold, Kind, Merge as _, Range, Retention, SeriesId, Width};
@@ -150,6 +150,7 @@ async fn run(history: Vec<Step>) {
                     expected.entry((*id, step)).and_modify(merge).or_insert_with(|| fold.clone());
                 }
                 assert_eq!(read(file.storage(), &ids, range, step).await, expected);
+                check_groups(file.storage(), &expected, range, step).await;
             }
         }
     }

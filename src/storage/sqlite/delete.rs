@@ -51,6 +51,11 @@ impl Cuts {
         Ok(Self(cuts))
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Those of a run.
     pub(super) fn of(&self, run: i64) -> Self {
         Self(self.0.iter().filter(|cut| run <= cut.run).cloned().collect())

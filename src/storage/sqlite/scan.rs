@@ -50,7 +50,7 @@ pub(super) fn scan(connection: &mut Connection, scan: Scan) -> Result<Scanned, E
     };
     scan.check_step(tier)?;
     let cuts = Cuts::read(&snapshot)?;
-    let mut steps = Steps::new(scan.series.clone(), scan.step, scan.parts);
+    let mut steps = Steps::new(&scan);
     for entry in entries {
         if !steps.touches(entry.first, entry.last) {
             continue;
@@ -81,6 +81,12 @@ fn read_block(
     for segment in view.segments() {
         let in_time = segment.last >= scan.range.start && segment.first < scan.range.end;
         if in_time && steps.touches(segment.first_series, segment.last_series) {
+            if cuts.is_empty()
+                && let Some(singles) = view.singles(segment)?
+            {
+                steps.add_singles(&singles, scan.range);
+                continue;
+            }
             let mut rows = view.read(segment, scan.parts)?;
             cuts.apply(&mut rows);
             steps.add_rows(rows, scan.range);

@@ -229,8 +229,8 @@ async fn a_damaged_block_is_put_aside_alone_and_answers_say_what_is_missing() {
         let scanned = storage.scan(scan_of(&counter)).await.unwrap();
         let gap = Gap { range: Range::new(at(5), at(6)), missing: Missing::Damaged };
         assert_eq!(scanned.gaps, [gap]);
-        let found: Vec<_> = scanned.steps.into_series().collect();
-        assert_eq!(found, [(counter.id, vec![(at(7), grew(2.0))])], "the rest is served");
+        let found = scanned.steps.into_folds();
+        assert_eq!(found, [[(at(7), grew(2.0))]], "the rest is served");
     }
     let status = storage.status().await.unwrap();
     assert_eq!((status.blocks, status.quarantined), (1, 1));
@@ -255,7 +255,7 @@ async fn a_start_needs_no_block_of_any_series() {
         assert_eq!(fixture.storage().status().await.unwrap().quarantined, 2);
         commit(fixture.storage(), flush(3, &[], &[(counter.id, 9, grew(5.0))])).await;
         let scanned = fixture.storage().scan(scan_of(&counter)).await.unwrap();
-        assert_eq!(scanned.steps.into_series().next().unwrap().1, [(at(9), grew(5.0))]);
+        assert_eq!(scanned.steps.into_folds(), [[(at(9), grew(5.0))]]);
     }
 }
 
