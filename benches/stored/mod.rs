@@ -83,12 +83,31 @@ impl Stored {
 
     /// Reads so many series from the first on; gives how many steps there are and how long it took.
     pub(crate) async fn read(&self, series: usize, range: Range, step: Width) -> (usize, Duration) {
-        let ids: Arc<[SeriesId]> = self.series[..series].iter().map(|series| series.id).collect();
+        let ids = self.series[..series].iter().map(|series| series.id).collect();
+        self.scan(ids, Groups::Apart, range, step).await
+    }
+
+    /// Reads how much all counters grew, by component.
+    #[allow(dead_code, reason = "each bench has its own copy of this module")]
+    pub(crate) async fn increase(&self, range: Range, step: Width) -> (usize, Duration) {
+        let counters = self.series.iter().filter(|one| one.metric.kind == Kind::Counter);
+        let ids: Arc<[SeriesId]> = counters.map(|series| series.id).collect();
+        let groups = ids.iter().map(|id| id.component() - 1).collect();
+        self.scan(ids, Groups::By(groups), range, step).await
+    }
+
+    async fn scan(
+        &self,
+        ids: Arc<[SeriesId]>,
+        groups: Groups,
+        range: Range,
+        step: Width,
+    ) -> (usize, Duration) {
         let begin = Instant::now();
         let scan = Scan {
-            bounds: (ids[0], ids[series - 1]),
+            bounds: (ids[0], ids[ids.len() - 1]),
             series: ids,
-            groups: Groups::Apart,
+            groups,
             range,
             step,
             parts: Parts::NoSketches,

@@ -77,8 +77,18 @@ pub(super) struct Sample {
 /// A sample's value; a fold stands apart, so that the usual sample stays small.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Staged {
-    One(Value),
+    Increment(f64),
+    Observation(f64),
     Fold(u32),
+}
+
+impl From<Value> for Staged {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Increment(increment) => Self::Increment(increment),
+            Value::Observation(observation) => Self::Observation(observation),
+        }
+    }
 }
 
 /// Samples, checked and sorted by shard.
@@ -100,7 +110,7 @@ impl Batch {
 
     /// Adds a sample for a series of this hash. `index` is its place in the request.
     pub fn push(&mut self, hash: u64, target: u32, index: u32, time: Timestamp, value: Value) {
-        self.push_at(shard_of(hash), Sample { target, index, time, value: Staged::One(value) });
+        self.push_at(shard_of(hash), Sample { target, index, time, value: value.into() });
     }
 
     /// Adds a sample for a series whose place is known.
@@ -112,7 +122,7 @@ impl Batch {
         time: Timestamp,
         value: Value,
     ) {
-        self.push_at(place.shard, Sample { target, index, time, value: Staged::One(value) });
+        self.push_at(place.shard, Sample { target, index, time, value: value.into() });
     }
 
     /// Adds a fold that a client made; its time is that of its last observation.

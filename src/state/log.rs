@@ -51,21 +51,23 @@ impl<F: Merge> Log<F> {
         Self { rows: Vec::new(), slots: Vec::new(), heap: 0, spare: Vec::new() }
     }
 
-    /// Folds one more thing into the bucket of this slot's series that starts at `start`.
+    /// Folds one more thing into the bucket of this slot's series that starts at `start`: it is either
+    /// merged into the fold that is there, or a new one.
     pub(super) fn add(
         &mut self,
         generation: u64,
         slot: u32,
         open: &mut OpenRow,
         start: Timestamp,
-        fold: F,
+        merge: impl FnOnce(&mut F),
+        new: impl FnOnce() -> F,
     ) {
         let mut before = NONE;
         if open.generation == generation {
             let row = &mut self.rows[open.row as usize];
             if row.start == start {
                 let heap = row.fold.heap_bytes();
-                row.fold.merge(&fold);
+                merge(&mut row.fold);
                 self.heap += row.fold.heap_bytes().saturating_sub(heap);
                 return;
             }
@@ -74,6 +76,7 @@ impl<F: Merge> Log<F> {
             self.slots.push(slot);
         }
         *open = OpenRow { generation, row: self.rows.len() as u32 };
+        let fold = new();
         self.heap += fold.heap_bytes();
         self.rows.push(Linked { start, before, fold });
     }

@@ -3,13 +3,15 @@
 //! A slot, once given to a series, is that series' for as long as the process runs; when the series was
 //! deleted, who still refers to the slot gets to the series that has its name now.
 
-use super::batch::{Outcome, Place, Refused, Sample, Staged, Targets, Value};
+use super::batch::{Outcome, Place, Refused, Sample, Staged, Targets};
 use super::catalogue::Catalogue;
 use super::frozen::Part;
 use super::log::{Chains, Copying, Log, OpenRow};
 use super::shard_of;
 use hashbrown::{DefaultHashBuilder, HashTable};
-use model::{Counter, Current, Kind, Metric, Rolling, Series, SeriesId, SeriesKey, Width};
+use model::{
+    Counter, Current, Kind, Merge as _, Metric, Rolling, Series, SeriesId, SeriesKey, Width,
+};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -284,23 +286,29 @@ impl Writer<'_> {
     fn add(&mut self, slot: u32, sample: &Sample, folds: &[Rolling]) -> Result<(), Refused> {
         let Shard { base, width, slots, counters, rollings, .. } = &mut *self.shard;
         let (number, slot) = (slot, &mut slots[slot as usize]);
+        let Slot { kind, open, current, .. } = slot;
         let (seen, start) = (base.truncate(sample.time), width.truncate(sample.time));
-        let fold = match (slot.kind, sample.value) {
-            (Kind::Counter, Staged::One(Value::Increment(sum))) => {
-                slot.current.add(sum, seen);
-                let fold = Counter { sum };
-                counters.add(self.generation, number, &mut slot.open, start, fold);
-                return Ok(());
+        let (generation, time) = (self.generation, sample.time);
+        match (*kind, sample.value) {
+            (Kind::Counter, Staged::Increment(sum)) => {
+                current.add(sum, seen);
+                let merge = |fold: &mut Counter| fold.sum += sum;
+                counters.add(generation, number, open, start, merge, || Counter { sum });
             }
-            (Kind::Rolling, Staged::One(Value::Observation(value))) => {
-                Rolling::one(value, sample.time)
+            (Kind::Rolling, Staged::Observation(value)) => {
+                current.set(value, time);
+                let merge = |fold: &mut Rolling| fold.add(value, time);
+                rollings.add(generation, number, open, start, merge, || Rolling::one(value, time));
             }
-            (Kind::Rolling, Staged::Fold(fold)) => folds[fold as usize].clone(),
+            (Kind::Rolling, Staged::Fold(fold)) => {
+                let new = &folds[fold as usize];
+                current.set(new.last(), new.last_time());
+                let merge = |fold: &mut Rolling| fold.merge(new);
+                rollings.add(generation, number, open, start, merge, || new.clone());
+            }
             (kind, _) => return Err(Refused::Kind(kind)),
-        };
-        slot.current.set(fold.last(), fold.last_time());
-        slot.current.first_time = slot.current.first_time.min(seen);
-        rollings.add(self.generation, number, &mut slot.open, start, fold);
+        }
+        current.first_time = current.first_time.min(seen);
         Ok(())
     }
 }

@@ -204,6 +204,22 @@ impl Rolling {
         }
     }
 
+    /// Takes in one more observation, as a fold of it would be merged.
+    pub fn add(&mut self, value: f64, time: Timestamp) {
+        let Self::Many(many) = self else {
+            return self.merge(&Self::one(value, time));
+        };
+        many.count = many.count.saturating_add(1);
+        many.sum += value;
+        many.min = many.min.min(value);
+        many.max = many.max.max(value);
+        if time >= many.last_time {
+            many.last = value;
+            many.last_time = time;
+        }
+        many.sketch.add(value);
+    }
+
     /// Takes in a later fold as [`Merge::merge`] does, but leaves the sketch as it is: for answers
     /// that need none.
     pub fn merge_without_sketch(&mut self, later: &Self) {

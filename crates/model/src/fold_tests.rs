@@ -70,9 +70,13 @@ proptest! {
 
     #[test]
     fn a_rolling_fold_is_what_the_observations_say(
-        seen in proptest::collection::vec((special(), 0i64..20), 1..60),
+        mut seen in proptest::collection::vec((special(), 0i64..20), 1..60),
+        in_order in any::<bool>(),
         cuts in proptest::collection::vec(any::<usize>(), 60),
     ) {
+        if in_order {
+            seen.sort_by_key(|(_, time)| *time);
+        }
         let folds: Vec<_> = seen.iter().map(|(v, t)| Rolling::one(*v, at(*t))).collect();
         let merged = grouped(&folds, &mut cuts.into_iter());
         let scale: f64 = seen.iter().map(|(v, _)| v.abs()).sum();
@@ -91,6 +95,20 @@ proptest! {
         }
         if let Rolling::Many(many) = &merged {
             prop_assert_eq!(&many.sketch, &sketch);
+        }
+        let mut in_turn = folds[0].clone();
+        let mut added = folds[0].clone();
+        for (fold, (value, time)) in folds.iter().zip(&seen).skip(1) {
+            in_turn.merge(fold);
+            added.add(*value, at(*time));
+        }
+        prop_assert_eq!(&added, &in_turn);
+        if seen.is_sorted_by_key(|(_, time)| *time) {
+            let values: Vec<f64> = seen.iter().map(|(value, _)| *value).collect();
+            prop_assert_eq!(Rolling::of(&values, at(latest)), in_turn.clone());
+            let mut in_turn = folds[0].clone();
+            folds[1..].iter().for_each(|fold| in_turn.merge_without_sketch(fold));
+            prop_assert_eq!(Rolling::of_numbers(&values, at(latest)), in_turn);
         }
         for q in [0.0, 0.5, 0.99, 1.0] {
             let found = merged.quantile(q).unwrap();

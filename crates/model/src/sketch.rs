@@ -44,9 +44,9 @@ pub struct Sketch {
     recent: Vec<i32>,
 }
 
-/// Observations that are noted before they are counted: as many as there are bins, but at least so many.
-/// More of them would take less time and more memory.
-const MIN_RECENT: usize = 16;
+/// Observations that are noted before they are counted: twice as many as there are bins, but at least so
+/// many. More of them would take less time and more memory.
+const MIN_RECENT: usize = 32;
 /// From so many on they are counted in a table, if it has room for all from the least to the greatest.
 const MIN_TALLIED: usize = 32;
 const MAX_SPAN: usize = 2048;
@@ -150,7 +150,7 @@ impl Sketch {
 
     fn note(&mut self, key: i32) {
         self.recent.push(key);
-        if self.recent.len() >= self.bins.len().max(MIN_RECENT) {
+        if self.recent.len() >= (2 * self.bins.len()).max(MIN_RECENT) {
             self.settle();
         }
     }
@@ -161,40 +161,43 @@ impl Sketch {
         for key in &mut recent {
             *key = join(*key, self.coarseness);
         }
+        let known = self.bins.len();
         match span(&recent) {
-            Some(span) if recent.len() >= MIN_TALLIED => self.tally(span, &mut recent),
+            Some(span) if recent.len() >= MIN_TALLIED => self.tally(&recent, span),
             _ => self.count_sorted(&mut recent),
         }
-        self.insert(&recent);
-        self.keep_within();
+        if self.bins.len() > known {
+            // New bins stand in order after the others: two runs, which this sort merges.
+            self.bins.sort_by_key(|bin| bin.key);
+            self.keep_within();
+        }
         recent.clear();
         self.recent = recent;
     }
 
-    /// Counts keys that fall into bins that there are, and leaves the others, in order.
-    fn count_sorted(&mut self, recent: &mut Vec<i32>) {
-        recent.sort_unstable();
-        let mut place = 0;
-        recent.retain(|key| {
-            while self.bins.get(place).is_some_and(|bin| bin.key < *key) {
-                place += 1;
+    /// Counts keys; those that no bin has get one at the end, in order.
+    fn count_sorted(&mut self, keys: &mut [i32]) {
+        keys.sort_unstable();
+        let (mut place, known) = (0, self.bins.len());
+        for keys in keys.chunk_by(|a, b| a == b) {
+            let (key, count) = (keys[0], keys.len() as u64);
+            place += self.bins[place..known].iter().take_while(|bin| bin.key < key).count();
+            match self.bins[..known].get_mut(place) {
+                Some(bin) if bin.key == key => bin.count = bin.count.saturating_add(count),
+                _ => self.bins.push(Bin { key, count }),
             }
-            match self.bins.get_mut(place) {
-                Some(bin) if bin.key == *key => bin.count = bin.count.saturating_add(1),
-                _ => return true,
-            }
-            false
-        });
+        }
     }
 
     /// The same without sorting, for keys that lie close together.
-    fn tally(&mut self, span: RangeInclusive<i32>, recent: &mut Vec<i32>) {
+    fn tally(&mut self, keys: &[i32], span: RangeInclusive<i32>) {
+        const CHUNK: usize = 32;
         let first = *span.start();
         let mut counts = [0u16; MAX_SPAN];
-        for key in &*recent {
+        for key in keys {
             counts[(key - first) as usize] += 1;
         }
-        let mut left = recent.len();
+        let mut left = keys.len();
         let from = self.bins.partition_point(|bin| bin.key < first);
         for bin in &mut self.bins[from..] {
             let Some(count) = counts.get_mut((bin.key - first) as usize) else { break };
@@ -202,29 +205,15 @@ impl Sketch {
             left -= usize::from(count);
             bin.count = bin.count.saturating_add(count.into());
         }
-        recent.clear();
-        if left > 0 {
-            for (key, count) in span.zip(counts) {
-                recent.extend(std::iter::repeat_n(key, count.into()));
-            }
+        if left == 0 {
+            return;
         }
-    }
-
-    /// Makes bins for keys, which are in order and in no bin, from the last one on.
-    fn insert(&mut self, keys: &[i32]) {
-        let alike = || keys.chunk_by(|a, b| a == b);
-        let mut from = self.bins.len();
-        self.bins.resize(from + alike().count(), Bin { key: 0, count: 0 });
-        let mut to = self.bins.len();
-        for keys in alike().rev() {
-            let key = keys[0];
-            while from > 0 && self.bins[from - 1].key > key {
-                from -= 1;
-                to -= 1;
-                self.bins[to] = self.bins[from];
+        // Most of the table is empty by now.
+        for (first, counts) in span.step_by(CHUNK).zip(counts.chunks(CHUNK)) {
+            if counts.iter().fold(0, |any, count| any | count) > 0 {
+                let new = (first..).zip(counts).filter(|(_, count)| **count > 0);
+                self.bins.extend(new.map(|(key, count)| Bin { key, count: (*count).into() }));
             }
-            to -= 1;
-            self.bins[to] = Bin { key, count: keys.len() as u64 };
         }
     }
 
@@ -316,7 +305,8 @@ pub fn bin_of(value: f64, coarseness: u8) -> i32 {
 
 /// From the least to the greatest key, if a table has room for them.
 fn span(keys: &[i32]) -> Option<RangeInclusive<i32>> {
-    let (first, last) = (*keys.iter().min()?, *keys.iter().max()?);
+    let one = *keys.first()?;
+    let (first, last) = keys.iter().fold((one, one), |(a, b), key| (a.min(*key), b.max(*key)));
     ((last - first) < MAX_SPAN as i32).then_some(first..=last)
 }
 
