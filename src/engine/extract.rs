@@ -376,3 +376,7 @@ impl Extraction {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "extract_tests.rs"]
+mod tests;

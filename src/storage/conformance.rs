@@ -54,7 +54,8 @@ pub(super) fn flush(seq: u64, new: &[Arc<Series>], folds: &[(SeriesId, i64, Fold
             Fold::Rolling(fold) => all.rollings.push(Row { series, start, fold }),
         }
     }
-    let (now, series, folds) = (at(0), new.to_vec(), Arc::new(all));
+    let now = at(folds.iter().map(|(_, secs, _)| *secs).max().unwrap_or(0));
+    let (series, folds) = (new.to_vec(), Arc::new(all));
     Arc::new(Flush { seq, now, width: WIDTH, series, folds })
 }
 

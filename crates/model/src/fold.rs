@@ -142,6 +142,14 @@ impl Rolling {
         }
     }
 
+    /// What it has beside a single value, if it is of several.
+    pub fn several(&self) -> Option<&Many> {
+        match self {
+            Self::One { .. } => None,
+            Self::Many(many) => Some(many),
+        }
+    }
+
     /// The sum of the observations.
     pub fn sum(&self) -> f64 {
         match self {

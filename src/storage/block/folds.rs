@@ -1,7 +1,8 @@
 //! The columns of each kind of fold.
 //!
 //! A rolling fold of one observation has its value and nothing else; what several have beside it
-//! stands in columns of their own, as long as there are such folds.
+//! stands in columns of their own, as long as there are such folds. What other columns tell is left
+//! out, so two observations take about as much room together as apart.
 
 use super::bytes::Reader;
 use super::numbers::{
@@ -125,17 +126,18 @@ impl Columns for Rolling {
         ints(fold.clone().map(|fold| fold.count() as i64), form, out);
         let offset = |row: &Row<Self>| row.fold.last_time().as_ms().wrapping_sub(row.start.as_ms());
         shared.write(rows.iter().map(offset).collect(), form.neighbours, form.effort, out);
-        floats(fold.clone().map(Self::last), form, out);
-        let several: Vec<&Many> = fold
-            .filter_map(|fold| match fold {
-                Self::One { .. } => None,
-                Self::Many(many) => Some(&**many),
-            })
-            .collect();
+        let several: Vec<&Many> = fold.clone().filter_map(Self::several).collect();
         if !several.is_empty() {
-            floats(several.iter().map(|many| many.sum), form, out);
+            ints(several.iter().map(|many| last_is(many)), form, out);
+        }
+        let own_last = |fold: &&Self| fold.several().is_none_or(|many| last_is(many) == OWN);
+        floats(fold.filter(own_last).map(Self::last), form, out);
+        if !several.is_empty() {
             floats(several.iter().map(|many| many.min), form, out);
             floats(several.iter().map(|many| many.max), form, out);
+            ints(several.iter().map(|many| sum_is(many)), form, out);
+            let own_sum = several.iter().filter(|many| sum_is(many) == OWN);
+            floats(own_sum.map(|many| many.sum), form, out);
             write_sketches(&several, form, out);
         }
     }
@@ -150,46 +152,56 @@ impl Columns for Rolling {
         let pco = source.pco;
         let counts = read_ints(rows, pco, reader)?;
         let offsets = source.shared(rows, reader)?;
-        let lasts = read_floats(rows, pco, reader)?;
-        let several = counts.iter().filter(|count| **count != 1).count();
         if counts.contains(&0) {
             return Err(BlockError::Bounds("a count"));
         }
+        let several = counts.iter().filter(|count| **count != 1).count();
         let times = starts.iter().zip(offsets);
         let times =
             times.map(|(start, offset)| Timestamp::from_ms(start.as_ms().wrapping_add(offset)));
         if several == 0 {
-            return Ok(times.zip(lasts).map(|(time, value)| Self::One { value, time }).collect());
+            let values = read_floats(rows, pco, reader)?;
+            return Ok(times.zip(values).map(|(time, value)| Self::One { value, time }).collect());
         }
-        let [sums, minima, maxima] = [
-            read_floats(several, pco, reader)?,
-            read_floats(several, pco, reader)?,
-            read_floats(several, pco, reader)?,
-        ];
+        let own = |is: &[i64]| is.iter().filter(|is| **is == OWN).count();
+        let last_is = read_ints(several, pco, reader)?;
+        let lasts = read_floats(rows - several + own(&last_is), pco, reader)?;
+        let minima = read_floats(several, pco, reader)?;
+        let maxima = read_floats(several, pco, reader)?;
+        let sum_is = read_ints(several, pco, reader)?;
+        let sums = read_floats(own(&sum_is), pco, reader)?;
         let sketches = match parts {
             Parts::All => read_sketches(&minima, &maxima, pco, reader)?,
             Parts::NoSketches => Vec::new(),
         };
+        let (mut lasts, mut sums) = (lasts.into_iter(), sums.into_iter());
         let mut sketches = sketches.into_iter();
         let mut place = 0;
-        let folds = times.zip(lasts).zip(counts).map(|((last_time, last), count)| {
+        let wrong = || BlockError::Bounds("a fold");
+        let folds = times.zip(counts).map(|(last_time, count)| {
             if count == 1 {
-                return Self::One { value: last, time: last_time };
+                let value = lasts.next().ok_or_else(wrong)?;
+                return Ok(Self::One { value, time: last_time });
             }
-            let (sum, min, max) = (sums[place], minima[place], maxima[place]);
+            let (min, max) = (minima[place], maxima[place]);
+            let last = match last_is[place] {
+                MIN => Some(min),
+                MAX => Some(max),
+                OWN => lasts.next(),
+                _ => None,
+            };
+            let count = count as u64;
+            let sum = match sum_is[place] {
+                DERIVED => Some(derived_sum(count, min, max)),
+                OWN => sums.next(),
+                _ => None,
+            };
             place += 1;
+            let (last, sum) = last.zip(sum).ok_or_else(wrong)?;
             let sketch = sketches.next().unwrap_or_default();
-            Self::Many(Box::new(Many {
-                count: count as u64,
-                sum,
-                min,
-                max,
-                last,
-                last_time,
-                sketch,
-            }))
+            Ok(Self::Many(Box::new(Many { count, sum, min, max, last, last_time, sketch })))
         });
-        Ok(folds.collect())
+        folds.collect()
     }
 
     fn read_singles(
@@ -203,6 +215,30 @@ impl Columns for Rolling {
         let offsets = source.shared(rows, reader)?;
         Ok(Some((offsets, read_floats(rows, source.pco, reader)?)))
     }
+}
+
+// What a last observation or a sum is; `OWN` is one that is told by nothing else.
+const MIN: i64 = 0;
+const MAX: i64 = 1;
+const DERIVED: i64 = 0;
+const OWN: i64 = 2;
+
+fn last_is(many: &Many) -> i64 {
+    match many.last.to_bits() {
+        last if last == many.min.to_bits() => MIN,
+        last if last == many.max.to_bits() => MAX,
+        _ => OWN,
+    }
+}
+
+fn sum_is(many: &Many) -> i64 {
+    let derived = derived_sum(many.count, many.min, many.max);
+    if derived.to_bits() == many.sum.to_bits() { DERIVED } else { OWN }
+}
+
+/// The sum of two, and of those that are all alike.
+fn derived_sum(count: u64, min: f64, max: f64) -> f64 {
+    (min + max) * (count as f64 / 2.0)
 }
 
 /// Columns: coarseness and number of bins of each sketch; of those that have bins, how far the first key

@@ -13,10 +13,11 @@
 //! `segments`, each: `rows varint; first series as the distance from the last series of the segment
 //! before; span of series varint; first bucket signed; span of buckets varint; length varint`.
 //! A segment's bytes: the series as a column if the span is above 0; the buckets (start / width); then
-//! the kind's columns. The counter's: sum. The rolling metric's: count, last_time - start in ms, last;
-//! and for the rows whose count is not 1: sum, min, max, and six of sketches (`folds.rs`). Buckets
-//! and last_time - start are `0 varint` and a column, or the number of a shared column from 1.
-//! Columns are as in `numbers.rs`.
+//! the kind's columns. The counter's: sum. The rolling metric's: count, last_time - start in ms, last.
+//! If there are rows whose count is not 1, there is, before the lasts, what theirs is (0 min, 1 max, 2
+//! one of the lasts) and after them their min, max, what sum is (0 `(min + max) * (count / 2)`, 2 one of
+//! the sums), the sums, and six columns of sketches (`folds.rs`). Buckets and last_time - start are
+//! `0 varint` and a column, or the number of a shared column from 1. Columns are as in `numbers.rs`.
 
 mod bytes;
 mod folds;

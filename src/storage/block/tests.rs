@@ -58,7 +58,10 @@ fn rolling() -> impl Strategy<Value = Rolling> {
             }
         },
     );
-    prop_oneof![one, many]
+    let finite = special().prop_filter("finite", |value| value.is_finite());
+    let observed = proptest::collection::vec(finite, 1..4)
+        .prop_map(|values| Rolling::of(&values, Timestamp::from_ms(7)));
+    prop_oneof![one, many, observed]
 }
 
 /// A row to the bit: NaN equals itself here, and 0.0 is not -0.0.
@@ -212,6 +215,29 @@ fn sizes_in_pages_take_no_more_than_their_count_of_pages() {
         blocks.iter().map(|block| block.data.len()).sum::<usize>()
     };
     assert!(size(4096.0) < size(1.0) + 10, "{} {}", size(4096.0), size(1.0));
+}
+
+#[test]
+fn two_observations_take_no_more_room_together_than_apart() {
+    let mut random = 1u64;
+    let values: Vec<f64> = (0..2000)
+        .map(|_| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            f64::from_bits(random >> 12 | 1 << 62) // from 2 to 4, all of 52 bits used
+        })
+        .collect();
+    let size = |values_each: usize| {
+        let rows = values.chunks(values_each).zip(0..).map(|(values, n)| {
+            let start = Timestamp::from_ms(n * 1000);
+            Row { series: SeriesId::new(1, 1), start, fold: Rolling::of(values, start) }
+        });
+        let rows: Vec<_> = rows.collect();
+        let blocks = settled(&rows, 1 << 20);
+        assert_eq!(all_bits(&blocks), bits(&Rows::Rolling(rows)));
+        blocks.iter().map(|block| block.data.len()).sum::<usize>()
+    };
+    // Which of two is the last takes a bit.
+    assert!(size(2) < size(1) + 2000 / 8 + 200, "{} {}", size(2), size(1));
 }
 
 #[test]

@@ -39,6 +39,8 @@ impl Default for Limits {
 
 /// How long nothing came when level 0 does not wait for more.
 const IDLE: Duration = Duration::from_secs(15);
+/// How old a flush may become in level 0, where no retention is applied, because it is too little.
+const OLD: Duration = Duration::from_hours(6);
 /// Late parts are merged into their day when they are this part of it.
 const LATE_SHARE: u64 = 10;
 /// A day is merged when it is over for so long, and nothing came for it for so long.
@@ -87,7 +89,7 @@ fn is_worth_leaving(fresh: &[Run], limits: &Limits, now: Timestamp) -> bool {
     let idle = fresh.last().is_some_and(|run| now.since(run.made) >= IDLE);
     fresh.len() >= limits.fresh_runs
         || rows >= limits.fresh_rows
-        || idle && rows >= limits.worth_rows
+        || idle && (rows >= limits.worth_rows || now.since(fresh[0].made) >= OLD)
 }
 
 fn plan_day(

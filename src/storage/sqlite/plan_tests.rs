@@ -35,6 +35,9 @@ fn level_0_is_left_when_it_is_large_or_nothing_comes() {
     busy[7].rows += 8;
     assert!(matches!(plan(&busy), Some(Job::Leave(_))));
     assert!(matches!(plan(&fresh(2, 10_000)), Some(Job::Leave(_))));
+    let mut old = fresh(2, 10);
+    old[0].made = NOW.before(OLD);
+    assert!(matches!(plan(&old), Some(Job::Leave(_))), "or it gets old");
 }
 
 #[test]
