@@ -21,7 +21,8 @@ async fn an_answer_whose_buckets_got_wider_between_its_parts_is_to_be_asked_for_
     let retention = config.retention.0.clone();
     let opened = Engine::open(config, storage.clone(), Clock::new(|| NOW)).await;
     let (engine, flusher, _) = opened.unwrap();
-    let flusher = tokio::spawn(flusher.run(tokio_util::sync::CancellationToken::new()));
+    let mut flushing = tokio::task::JoinSet::new();
+    flushing.spawn(flusher.run(tokio_util::sync::CancellationToken::new()));
 
     let labels = BTreeMap::new();
     let names: Vec<String> = (0..SERIES).map(|n| format!("n{n}")).collect();
@@ -58,5 +59,4 @@ async fn an_answer_whose_buckets_got_wider_between_its_parts_is_to_be_asked_for_
     assert_eq!(series, SERIES, "steps that wider buckets make up are no trouble");
     let again = engine.extract(request(1)).await.unwrap();
     assert_eq!(again.coverage().step, Width::from_secs(60));
-    flusher.abort();
 }

@@ -127,13 +127,12 @@ impl<F: Columns + model::Merge> Merge<F> {
                     if target.1 != width {
                         row.start = target.1.truncate(row.start);
                     }
-                    match parts.iter_mut().rfind(|(same, _)| *same == target) {
-                        Some((_, rows)) => rows.push(row),
-                        None => {
-                            let mut rows = self.spare.pop().unwrap_or_default();
-                            rows.push(row);
-                            parts.push((target, rows));
-                        }
+                    if let Some((_, rows)) = parts.iter_mut().rfind(|(same, _)| *same == target) {
+                        rows.push(row);
+                    } else {
+                        let mut rows = self.spare.pop().unwrap_or_default();
+                        rows.push(row);
+                        parts.push((target, rows));
                     }
                 }
             };

@@ -111,7 +111,9 @@ impl Rolling {
     pub fn of(observations: &[f64], last_time: Timestamp) -> Self {
         let mut fold = Self::of_numbers(observations, last_time);
         if let Self::Many(many) = &mut fold {
-            observations.iter().for_each(|value| many.sketch.add(*value));
+            for value in observations {
+                many.sketch.add(*value);
+            }
         }
         fold
     }

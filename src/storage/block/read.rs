@@ -157,10 +157,10 @@ impl<D: AsRef<[u8]>> View<D> {
     /// The columns of a segment, if each of its folds is of one number.
     pub fn singles(&self, segment: &Segment) -> Result<Option<Singles>, BlockError> {
         let mut reader = Reader::new(&self.data.as_ref()[segment.place.clone()]);
-        let series = match segment.first_series == segment.last_series {
-            true => Vec::new(),
-            false => self.series(segment, &mut reader)?,
-        };
+        let mut series = Vec::new();
+        if segment.first_series != segment.last_series {
+            series = self.series(segment, &mut reader)?;
+        }
         let starts = self.starts(segment, &mut reader)?;
         let numbers = match self.kind {
             Kind::Counter => Counter::read_singles(segment.rows, self.source(), &mut reader)?,
