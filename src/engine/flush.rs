@@ -104,8 +104,13 @@ impl Flusher {
         if self.progress.borrow().failure.is_some() {
             tracing::info!(flush = seq, "the storage works again");
         }
-        drop(flush);
-        self.state.committed(seq);
+        let state = self.state.clone();
+        let forget = move || {
+            drop(flush);
+            state.committed(seq);
+        };
+        // What a large generation leaves behind takes a while to free, too.
+        tokio::task::spawn_blocking(forget).await.expect("forgetting does not panic");
         self.progress.send_replace(Progress { committed: seq, ..Progress::default() });
     }
 
