@@ -170,7 +170,7 @@ fn flush(size: u32, seq: u64, series: Vec<Arc<Series>>) -> Flush {
         |ordinal| Row { series: SeriesId::new(1, ordinal), start, fold: numbers.fold(start) };
     let rollings = (size / 2..size).map(rolling).collect();
     let folds = Arc::new(Folds { counters, rollings });
-    Flush { seq, now: start, width: WIDTH, series, folds }
+    Flush { seq, now: start, lived: Duration::ZERO, width: WIDTH, series, folds, marks: Vec::new() }
 }
 
 /// Numbers without a pattern that an encoder could find, the same in every run.

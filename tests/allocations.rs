@@ -59,8 +59,9 @@ fn declarations() -> Vec<u8> {
 /// Reads and folds a request as the service does. Gives how many samples were folded.
 fn take(engine: &Engine, stream: &mut Stream, reading: &mut Reading, request: &[u8]) -> u64 {
     reading.read(request, stream).unwrap();
-    let receipt =
-        engine.ingest(stream, reading.declared(), reading.samples(), &reading.packed()).unwrap();
+    let receipt = engine
+        .ingest(stream, None, reading.declared(), reading.samples(), &reading.packed())
+        .unwrap();
     assert_eq!(receipt.refused, 0);
     receipt.accepted
 }

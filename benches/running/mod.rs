@@ -54,7 +54,7 @@ impl Running {
         loop {
             let (declared, plain) = (declared.iter().copied(), plain.iter().copied());
             let begin = Instant::now();
-            let receipt = self.engine.ingest(stream, declared, plain, packed);
+            let receipt = self.engine.ingest(stream, None, declared, plain, packed);
             let spent = begin.elapsed();
             match receipt {
                 Ok(receipt) => {

@@ -4,6 +4,7 @@
 //! under its number, for as long as it takes; nobody who ingests waits for it.
 
 use super::Clock;
+use super::session::Life;
 use crate::state::{Frozen, State};
 use crate::storage::{Commit, Error, Flush, Storage};
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub struct Flusher {
     state: Arc<State>,
     storage: Arc<dyn Storage>,
     clock: Clock,
+    life: Life,
     interval: Duration,
     wake: Arc<Notify>,
     progress: watch::Sender<Progress>,
@@ -58,14 +60,14 @@ impl Flusher {
     pub(super) fn new(
         state: Arc<State>,
         storage: Arc<dyn Storage>,
-        clock: Clock,
+        (clock, life): (Clock, Life),
         interval: Duration,
         committed: u64,
     ) -> (Self, Handle) {
         let wake = Arc::new(Notify::new());
         let (sender, progress) = watch::channel(Progress { committed, ..Progress::default() });
         let handle = Handle { wake: wake.clone(), progress };
-        let flusher = Self { state, storage, clock, interval, wake, progress: sender };
+        let flusher = Self { state, storage, clock, life, interval, wake, progress: sender };
         (flusher, handle)
     }
 
@@ -135,13 +137,15 @@ impl Flusher {
 
     /// Sorting a large generation takes a while, so not on a thread that serves.
     async fn sorted(&self, frozen: Arc<Frozen>) -> Flush {
-        let now = self.clock.now();
+        let (now, lived) = (self.clock.now(), self.life.lived());
         let sort = move || Flush {
             seq: frozen.seq(),
             now,
+            lived,
             width: frozen.width(),
             series: frozen.created().to_vec(),
             folds: frozen.sorted(),
+            marks: frozen.marks().cloned().collect(),
         };
         tokio::task::spawn_blocking(sort).await.expect("sorting does not panic")
     }

@@ -9,8 +9,9 @@ use super::packed::{self, Packed};
 use super::plain::{Plain, PlainTargets, Sample};
 use super::rejection::{Problem, Reason, Rejection, Rejections};
 use super::retention::Reach;
+use super::session::Opening;
 use super::{Engine, Error};
-use crate::state::{Batch, Outcome, Place, State};
+use crate::state::{Admission, Batch, Outcome, Place, State, Ticket};
 use crate::storage::Durability;
 use model::Timestamp;
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub struct Receipt {
     pub accepted: u64,
     /// How many were refused.
     pub refused: u64,
+    /// Whether it is a request that was folded before, and was not folded again.
+    pub repeated: bool,
     /// Each of them, in the order of their places; one for all if the request was too large.
     pub rejections: Vec<Rejection>,
     /// What was accepted, but perhaps not as it was meant.
@@ -117,18 +120,17 @@ impl Window<'_> {
 }
 
 impl Engine {
-    /// Takes a request in. Err(Overloaded) and Err(Stopping) mean that nothing of it was folded.
+    /// Takes a request in, which is this one of a session, or of none. An error means that nothing of
+    /// it was folded; after Err(Overloaded) it may be sent again.
     pub fn ingest<'a>(
         &self,
         stream: &mut Stream,
+        session: Option<(&Ticket, u64)>,
         declared: impl Iterator<Item = Declared<'a>>,
         plain: impl ExactSizeIterator<Item: Into<Sample<'a>>>,
         packed: &Packed<'_>,
     ) -> Result<Receipt, Error> {
         let samples = plain.len() + packed.rows();
-        if samples > MAX_SAMPLES {
-            return Ok(self.too_many(samples));
-        }
         let now = self.clock.now();
         let window = Window {
             now,
@@ -145,33 +147,58 @@ impl Engine {
                     .warn(format!("series with ref {}: {}", declared.reference, problem.message));
             }
         }
+        // A request that was folded before declares its series all the same: others refer to them.
+        let barred = |ticket: &Ticket, sequence, why| self.barred(ticket.client(), sequence, why);
+        if let Some((ticket, sequence)) = session {
+            let repeats = ticket.repeats(sequence).map_err(|why| barred(ticket, sequence, why))?;
+            if let Some(flush) = repeats {
+                return Ok(Receipt { flush, repeated: true, ..receipt });
+            }
+        }
         // All that can be done before is done before: a flush waits for whoever holds the cut open.
         let mut refused = Rejections::default();
         stream.plain.clear();
         stream.packed.clear();
-        let first_row = plain.len();
         let mut targets = PlainTargets::new(&mut stream.names, &mut stream.labels);
-        for (index, sample) in plain.enumerate() {
-            let sample = sample.into();
-            let staged = targets.stage(&self.state, window, index, &sample, &mut stream.plain);
-            if let Err(problem) = staged {
-                refused.push(index, &problem);
+        if samples <= MAX_SAMPLES {
+            let first = plain.len();
+            for (index, sample) in plain.enumerate() {
+                let sample = sample.into();
+                let staged = targets.stage(&self.state, window, index, &sample, &mut stream.plain);
+                if let Err(problem) = staged {
+                    refused.push(index, &problem);
+                }
+            }
+            let (state, dictionary) = (&*self.state, &stream.dictionary);
+            let staging = packed::Staging { state, window, dictionary, first };
+            packed.stage(&staging, &mut stream.packed, &mut refused);
+        }
+        let intake = self.state.intake(now).map_err(super::denied)?;
+        let mut admitted = None;
+        if let Some((ticket, sequence)) = session {
+            let admission = intake.admit(ticket, sequence);
+            match admission.map_err(|why| barred(ticket, sequence, why))? {
+                Admission::Next(next) => admitted = Some(next),
+                Admission::Known(flush) => {
+                    return Ok(Receipt { flush, repeated: true, ..receipt });
+                }
             }
         }
-        let staging = packed::Staging {
-            state: &self.state,
-            window,
-            dictionary: &stream.dictionary,
-            first: first_row,
-        };
-        packed.stage(&staging, &mut stream.packed, &mut refused);
-        let intake = self.state.intake(now).map_err(super::denied)?;
         receipt.take(intake.fold(&mut stream.plain, &mut targets), &mut refused);
         receipt.take(intake.fold(&mut stream.packed, &mut stream.dictionary), &mut refused);
-        receipt.flush = (receipt.accepted > 0).then(|| intake.generation());
+        // A mark moves also past what was refused: sent again, it would be refused again.
+        let moves = admitted.is_some();
+        if let Some(admitted) = admitted {
+            intake.done(admitted, self.life.lived());
+        }
+        receipt.flush = (moves || receipt.accepted > 0).then(|| intake.generation());
         drop(intake);
         targets.keep();
-        self.finish(&mut receipt, refused);
+        if samples > MAX_SAMPLES {
+            self.refuse_all(&mut receipt, samples);
+        } else {
+            self.finish(&mut receipt, refused);
+        }
         Ok(receipt)
     }
 
@@ -181,14 +208,38 @@ impl Engine {
         plain: impl ExactSizeIterator<Item = Plain<'a>>,
     ) -> Result<Receipt, Error> {
         let none = std::iter::empty::<Declared<'_>>();
-        self.ingest(&mut Stream::default(), none, plain, &Packed::default())
+        self.ingest(&mut Stream::default(), None, none, plain, &Packed::default())
+    }
+
+    /// Takes in a call's samples that are a request of a session, which this opens if it must: a call
+    /// that is made again is not counted again.
+    pub async fn record_once<'a>(
+        &self,
+        client: &str,
+        (epoch, sequence): (u64, u64),
+        plain: impl ExactSizeIterator<Item = Plain<'a>>,
+    ) -> Result<Receipt, Error> {
+        if sequence == 0 {
+            let message = "count the calls of a client from 1".to_owned();
+            return Err(Error::Invalid { field: "sequence", message });
+        }
+        let opening = Opening { client, epoch, last_sent: sequence - 1, first_retained: 0 };
+        let opened = self.open_session(opening, false)?;
+        if let Some(flush) = opened.flush {
+            self.committed_after(flush - 1).await?;
+        }
+        let none = std::iter::empty::<Declared<'_>>();
+        let session = Some((&opened.ticket, sequence));
+        self.ingest(&mut Stream::default(), session, none, plain, &Packed::default())
     }
 
     /// Flushes, and waits until what was folded is committed. Says whether that makes it durable.
     pub async fn make_durable(&self, receipt: &Receipt) -> Result<bool, Error> {
-        let (Some(flush), Durability::Synced) = (receipt.flush, self.durability()) else {
+        if self.durability() != Durability::Synced {
             return Ok(false);
-        };
+        }
+        // Of a repeated request, no flush is left that it would wait for.
+        let Some(flush) = receipt.flush else { return Ok(receipt.repeated) };
         self.flush.wake();
         self.committed_after(flush - 1).await?;
         Ok(true)
@@ -207,11 +258,11 @@ impl Engine {
         }
     }
 
-    fn too_many(&self, samples: usize) -> Receipt {
+    fn refuse_all(&self, receipt: &mut Receipt, samples: usize) {
         self.rejected.add(Reason::TooManySamples, samples as u64);
         let message = format!("the request has {samples} samples; send at most {MAX_SAMPLES}");
-        let rejection = Rejection { index: 0, reason: Reason::TooManySamples, message };
-        Receipt { refused: samples as u64, rejections: vec![rejection], ..Receipt::default() }
+        receipt.refused = samples as u64;
+        receipt.rejections = vec![Rejection { index: 0, reason: Reason::TooManySamples, message }];
     }
 }
 

@@ -4,8 +4,9 @@
 //! its age by a clock that jumped: ages are taken by whichever of the wall clock and the monotonic
 //! one has come less far since the start.
 
+use super::session::Life;
 use super::{Clock, Config, Overrides};
-use crate::state::State;
+use crate::state::{At, State};
 use crate::storage::policy::Override;
 use crate::storage::{More, Policy, Storage};
 use model::{Retention, Timestamp};
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often it looks whether there is something to do.
 const EVERY: Duration = Duration::from_secs(1);
+/// How often, at most, it looks for sessions that were silent for too long.
+const SESSIONS_EVERY: Duration = Duration::from_mins(1);
 
 /// The task that tidies up.
 pub struct Maintainer {
@@ -30,13 +33,17 @@ pub struct Maintainer {
     /// Whether ages count for nothing.
     hold: bool,
     failing: bool,
+    life: Life,
+    session_ttl: Duration,
+    /// When it last looked for silent sessions.
+    looked: Instant,
 }
 
 impl Maintainer {
     pub(super) fn new(
         state: Arc<State>,
         storage: Arc<dyn Storage>,
-        clock: Clock,
+        (clock, life): (Clock, Life),
         config: &Config,
     ) -> Self {
         let ages = Ages { wall: clock.now(), monotonic: Instant::now(), jumped: false };
@@ -58,6 +65,9 @@ impl Maintainer {
             resolved: (0, Vec::new()),
             hold: config.retention_hold || misfit.is_some(),
             failing: false,
+            life,
+            session_ttl: config.session_ttl,
+            looked: Instant::now(),
         }
     }
 
@@ -76,6 +86,11 @@ impl Maintainer {
 
     async fn tidy(&mut self) -> More {
         let now = self.clock.now();
+        if self.looked.elapsed() >= SESSIONS_EVERY.min(self.session_ttl / 2) {
+            self.looked = Instant::now();
+            let at = At { now, lived: self.life.lived() };
+            self.state.forget_silent_sessions(self.session_ttl, at);
+        }
         let policy = self.policy(now);
         match self.storage.maintain(now, &Arc::new(policy)).await {
             Ok(more) => {

@@ -18,6 +18,7 @@ mod query;
 mod rejection;
 mod retention;
 mod round;
+mod session;
 mod sql;
 
 pub use clock::Clock;
@@ -35,6 +36,8 @@ pub use query::{ComponentInfo, CurrentInfo, MetricInfo};
 pub use rejection::{MAX_MESSAGES, Reason, Rejection};
 pub use retention::{HOLD_IF_WRONG, Overrides, RetentionSetting};
 
+pub use crate::state::Ticket;
+pub use session::{Opened, Opening, SessionDetails};
 pub use sql::{Sql, of_query as sql_error};
 
 use crate::state::{Denied, Seed, State};
@@ -47,6 +50,7 @@ use std::time::{Duration, Instant};
 
 const BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(50_000).expect("above 0");
 const MAX_SERIES: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("above 0");
+const MAX_SESSIONS: NonZeroUsize = NonZeroUsize::new(100_000).expect("above 0");
 const MAX_PENDING_BYTES: NonZeroUsize = NonZeroUsize::new(256 << 20).expect("above 0");
 const MAX_EXTRACT_POINTS: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("above 0");
 
@@ -96,6 +100,15 @@ pub struct Config {
     #[arg(long, default_value_t = MAX_SERIES, value_name = "SERIES")]
     pub max_series: NonZeroUsize,
 
+    /// How long a client's session is kept after it was last heard of. Time in which the service is not
+    /// running does not count
+    #[arg(long, default_value = "7d", value_name = "SPAN", value_parser = positive_span)]
+    pub session_ttl: Duration,
+
+    /// The most sessions. Clients beyond it are refused, known ones go on
+    #[arg(long, default_value_t = MAX_SESSIONS, value_name = "SESSIONS")]
+    pub max_sessions: NonZeroUsize,
+
     /// Bytes of folds that may wait for the storage before ingest is held back
     #[arg(long, default_value_t = MAX_PENDING_BYTES, value_name = "BYTES")]
     pub max_pending_bytes: NonZeroUsize,
@@ -119,6 +132,8 @@ impl Default for Config {
             retention_file: None,
             retention_hold: false,
             max_series: MAX_SERIES,
+            session_ttl: Duration::from_hours(7 * 24),
+            max_sessions: MAX_SESSIONS,
             max_pending_bytes: MAX_PENDING_BYTES,
             query_timeout: Duration::from_secs(10),
             max_extract_points: MAX_EXTRACT_POINTS,
@@ -159,6 +174,44 @@ pub enum Error {
     /// Ask again: what was read first does not go with what is there now.
     #[error("older data was merged into wider buckets while it was read; ask again")]
     Changed,
+    /// Another stream of the client is there: this one is over.
+    #[error(
+        "client {client:?} goes on elsewhere, with epoch {epoch}; this stream can send nothing more"
+    )]
+    Fenced {
+        /// The client.
+        client: String,
+        /// The epoch that is in force.
+        epoch: u64,
+    },
+    /// Send the requests in between first.
+    #[error("request {expected} is expected, not {sent}; send all from {expected} on")]
+    SequenceGap {
+        /// The request that is the next.
+        expected: u64,
+        /// The one that came.
+        sent: u64,
+    },
+    /// Begin a new session, and report what may be lost.
+    #[error(
+        "client {0:?} has no session here, though it sent something before: this is another database, \
+         or an older one; begin a new session (last_sent 0, sequences from 1)"
+    )]
+    SessionUnknown(String),
+    /// Begin a new session, and report what may be lost or counted twice.
+    #[error(
+        "the session of client {client:?} was forgotten after {} of silence (HEALTH_SESSION_TTL); begin \
+         a new one (last_sent 0, sequences from 1)", model::format_span(*ttl)
+    )]
+    SessionForgotten {
+        /// The client.
+        client: String,
+        /// How long a session is kept.
+        ttl: Duration,
+    },
+    /// Use a name that has a session, or raise the limit.
+    #[error("there are {0} sessions, as many as HEALTH_MAX_SESSIONS allows")]
+    TooManySessions(usize),
     /// The service stops; send it to the next one.
     #[error("the service is stopping; connect again")]
     Stopping,
@@ -191,6 +244,15 @@ const fn denied(denied: Denied) -> Error {
     }
 }
 
+/// What holds the storage up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stall {
+    /// Its last commit failed.
+    Failing,
+    /// It takes long for a commit.
+    Slow,
+}
+
 /// The service's heart: the live state and the storage behind it.
 pub struct Engine {
     config: Config,
@@ -198,6 +260,7 @@ pub struct Engine {
     storage: Arc<dyn Storage>,
     clock: Clock,
     flush: flush::Handle,
+    life: session::Life,
     incarnation: Incarnation,
     started: Timestamp,
     reach: retention::Reach,
@@ -224,6 +287,8 @@ pub struct Status {
     pub pending_folds: u64,
     /// The age of the oldest sample that is not committed.
     pub flush_lag: Option<Duration>,
+    /// How many sessions there are.
+    pub sessions: u64,
     /// How many series there are.
     pub series: u64,
     /// How many there may be.
@@ -246,8 +311,10 @@ impl Engine {
     ) -> Result<(Arc<Self>, Flusher, Maintainer), Error> {
         let recovered = storage.recover().await?;
         let widths = config.retention.widths();
-        let storage::Recovered { flush_seq, series, counts, incarnation } = recovered;
-        let seed = Seed { flush_seq, series, counts };
+        let storage::Recovered { flush_seq, series, counts, sessions, lived, incarnation } =
+            recovered;
+        let seed = Seed { flush_seq, series, counts, sessions };
+        let life = session::Life::new(lived);
         let state = Arc::new(State::new(
             seed,
             widths,
@@ -257,16 +324,18 @@ impl Engine {
         let (flusher, flush) = Flusher::new(
             state.clone(),
             storage.clone(),
-            clock.clone(),
+            (clock.clone(), life.clone()),
             config.flush_interval,
             flush_seq,
         );
-        let maintainer = Maintainer::new(state.clone(), storage.clone(), clock.clone(), &config);
+        let clocks = (clock.clone(), life.clone());
+        let maintainer = Maintainer::new(state.clone(), storage.clone(), clocks, &config);
         let engine = Self {
             reach: retention::Reach::new(&config.retention.0, config.retention_file.as_ref()),
             state,
             storage,
             flush,
+            life,
             incarnation,
             started: clock.now(),
             clock,
@@ -309,6 +378,17 @@ impl Engine {
                 return Ok(());
             }
             progress.changed().await.map_err(|_| Error::Stopping)?;
+        }
+    }
+
+    /// What holds the storage up now, if anything.
+    pub fn stall(&self) -> Option<Stall> {
+        let progress = self.flush.progress();
+        let progress = progress.borrow();
+        let slow = progress.begun.is_some_and(|begun| begun.elapsed() >= HANGS_AFTER);
+        match progress.failure {
+            Some(_) => Some(Stall::Failing),
+            None => slow.then_some(Stall::Slow),
         }
     }
 
@@ -361,6 +441,7 @@ impl Engine {
             failure: self.flush.progress().borrow().failure.clone(),
             pending_folds: self.pending_folds(),
             flush_lag: self.state.pending_since().map(|since| now.since(since)),
+            sessions: self.state.session_count() as u64,
             series: self.state.series_count() as u64,
             max_series: self.config.max_series.get() as u64,
             accepted: self.accepted.load(Ordering::Relaxed),

@@ -136,6 +136,7 @@ fn to_status(status: Status) -> v1::GetStatusResponse {
         rejected_by_reason: rejected.collect(),
         pending_folds: status.pending_folds,
         flush_lag: status.flush_lag.map(to_duration),
+        sessions: status.sessions,
         series_count: status.series,
         max_series: status.max_series,
         durability: to_durability(status.durability).into(),

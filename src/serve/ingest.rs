@@ -4,13 +4,13 @@
 //! them while it sends. What must reach it are rejections: they are kept for the next ack, and when
 //! there are many, nothing more is read until they are sent.
 
-use super::convert::{plain, to_durability, to_rejection};
+use super::STREAM_WINDOW;
+use super::acks::Acks;
+use super::convert::{plain, to_durability, to_duration, to_rejection};
 use super::proto::{ingest::ingest_service_server::IngestService, v1};
-use super::status::{malformed, of_transport};
+use super::status::{invalid, malformed, of_transport};
 use super::wire::{Reading, Wire};
-use crate::engine::{self, Engine, Error, MAX_SAMPLES, Receipt};
-use crate::storage::Durability;
-use std::collections::VecDeque;
+use crate::engine::{self, Engine, Error, Receipt, Ticket};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -20,16 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Acks are at least so far apart,
-const ACK_EVERY: Duration = Duration::from_millis(10);
-/// or so many requests.
-const ACK_REQUESTS: u64 = 64;
 /// Acks that wait for a slow client.
 const ACKS_AHEAD: usize = 8;
-/// Bytes of rejections' messages that are told at once. Clients take messages of 4 MiB.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
-/// The most warnings of an ack.
-const MAX_WARNINGS: usize = 16;
+/// How often a stream with something pending looks whether the storage is held up.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Service {
     engine: Arc<Engine>,
@@ -65,6 +59,9 @@ impl IngestService for Service {
             max_message_bytes: self.max_message_bytes,
             stream: engine::Stream::default(),
             reading: Reading::default(),
+            session: None,
+            begun: false,
+            look: Instant::now() + LOOK_EVERY,
             acks: Acks::new(self.engine.durability()),
         };
         self.tasks.spawn(conversation.run(request.into_inner()));
@@ -76,9 +73,37 @@ impl IngestService for Service {
         request: Request<v1::RecordRequest>,
     ) -> Result<Response<v1::RecordResponse>, Status> {
         let request = request.into_inner();
-        let receipt = self.engine.record(request.metrics.iter().map(plain))?;
+        let samples = request.metrics.iter().map(plain);
+        let receipt = if request.client_id.is_empty() {
+            if request.sequence > 0 || request.epoch > 0 {
+                let message = "is needed with a sequence or an epoch; send none of the three, or name \
+                               the client";
+                return Err(invalid("client_id", message.to_owned()));
+            }
+            self.engine.record(samples)?
+        } else {
+            let number = (request.epoch, request.sequence);
+            self.engine.record_once(&request.client_id, number, samples).await?
+        };
         let durable = request.wait_durable && self.engine.make_durable(&receipt).await?;
         Ok(Response::new(to_response(receipt, durable)))
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<v1::GetSessionRequest>,
+    ) -> Result<Response<v1::GetSessionResponse>, Status> {
+        let session = self.engine.session(&request.get_ref().client_id)?;
+        Ok(Response::new(v1::GetSessionResponse {
+            epoch: session.epoch,
+            accepted_through: session.accepted,
+            durable_through: session.durable,
+            silent: Some(to_duration(session.silent)),
+            open_streams: u32::try_from(session.streams).unwrap_or(u32::MAX),
+            session_ttl: Some(to_duration(session.ttl)),
+            incarnation: session.incarnation.to_string(),
+            durability: to_durability(self.engine.durability()).into(),
+        }))
     }
 }
 
@@ -89,6 +114,7 @@ fn to_response(receipt: Receipt, durable: bool) -> v1::RecordResponse {
         durable,
         rejections: rejections.map(|rejection| to_rejection(1, rejection)).collect(),
         warnings: receipt.warnings,
+        repeated_call: receipt.repeated,
     }
 }
 
@@ -100,6 +126,11 @@ struct Conversation {
     max_message_bytes: usize,
     stream: engine::Stream,
     reading: Reading,
+    session: Option<Ticket>,
+    /// Whether there was a message.
+    begun: bool,
+    /// When to look whether the storage is held up.
+    look: Instant,
     acks: Acks,
 }
 
@@ -111,15 +142,19 @@ enum End {
     Gone,
     /// Something is wrong.
     Failed(Status),
+    /// It may not even begin.
+    Barred(Status),
 }
 
 impl Conversation {
     async fn run(mut self, mut requests: Streaming<Wire>) {
         let end = self.converse(&mut requests).await;
-        if matches!(end, End::Gone) {
-            return;
-        }
         let answers = self.answers.clone();
+        match end {
+            End::Gone => return,
+            End::Barred(status) => return drop(answers.send(Err(status)).await),
+            End::Closed | End::Failed(_) => {}
+        }
         tokio::select! {
             () = self.last_ack() => {}
             () = answers.closed() => return,
@@ -144,11 +179,17 @@ impl Conversation {
                 () = self.stop.cancelled() => return End::Failed(Error::Stopping.into()),
                 () = self.answers.closed() => return End::Gone,
                 committed = committed, if self.acks.has_pending() => match committed {
-                    Ok(seq) => self.acks.committed(seq),
+                    Ok(seq) => {
+                        self.acks.stalled(self.stall());
+                        self.acks.committed(seq);
+                    }
                     Err(error) => return End::Failed(error.into()),
                 },
                 () = tokio::time::sleep_until(self.acks.due), if self.acks.waiting => {
                     self.ack();
+                }
+                () = tokio::time::sleep_until(self.look), if self.acks.has_pending() => {
+                    self.look();
                 }
                 request = next => match request {
                     Ok(Some(request)) => {
@@ -166,45 +207,125 @@ impl Conversation {
     }
 
     async fn take(&mut self, request: &Wire) -> Result<(), End> {
+        let failed = |status| Err(End::Failed(status));
         if let Err(error) = self.reading.read(request.bytes(), &self.stream) {
-            return Err(End::Failed(malformed(&error.to_string())));
+            return failed(malformed(&error.to_string()));
         }
+        let is_first = !std::mem::replace(&mut self.begun, true);
+        if let Some(hello) = self.reading.hello().cloned() {
+            if !is_first {
+                let message = "opens a stream; send it in the first message, or not at all";
+                return failed(invalid("hello", message.to_owned()));
+            }
+            self.open(&hello).await?;
+        }
+        let sequence = match (&self.session, self.reading.sequence()) {
+            (None, 0) => self.acks.following(),
+            (None, _) => {
+                let message = "is of a session; open one with a hello, or send no sequence";
+                return failed(invalid("sequence", message.to_owned()));
+            }
+            (Some(_), 0) if self.reading.has_samples() => {
+                let message = "is missing; in a session, number the messages that have samples";
+                return failed(invalid("sequence", message.to_owned()));
+            }
+            (Some(_), sequence) => sequence,
+        };
         let receipt = loop {
             let reading = &self.reading;
+            let session = self.session.as_ref().filter(|_| sequence > 0);
             let receipt = self.engine.ingest(
                 &mut self.stream,
+                session.map(|ticket| (ticket, sequence)),
                 reading.declared(),
                 reading.samples(),
                 &reading.packed(),
             );
             match receipt {
                 Ok(receipt) => break receipt,
-                Err(Error::Overloaded) => tokio::select! {
-                    room = self.engine.room() => room.map_err(|error| End::Failed(error.into()))?,
-                    () = self.answers.closed() => return Err(End::Gone),
-                    () = self.stop.cancelled() => {
-                        return Err(End::Failed(Error::Stopping.into()));
+                Err(Error::Overloaded) => {
+                    if self.acks.stalled(v1::Stall::MemoryFull) {
+                        self.ack();
                     }
-                },
-                Err(error) => return Err(End::Failed(error.into())),
+                    let room = self.engine.room();
+                    let (answers, stop) = (self.answers.clone(), self.stop.clone());
+                    wait(room, &answers, &stop).await?;
+                    self.acks.stalled(self.stall());
+                }
+                Err(error) => return failed(error.into()),
             }
         };
-        self.acks.take(receipt);
+        self.acks.take(receipt, sequence);
         if self.acks.is_large() {
             let ack = self.acks.next();
             return self.answers.send(Ok(ack)).await.map_err(|_| End::Gone);
         }
-        if self.acks.requests >= ACK_REQUESTS {
+        if self.acks.are_many() {
             self.ack();
         }
         Ok(())
+    }
+
+    /// Opens the session; comes back when it may be used.
+    async fn open(&mut self, hello: &v1::Hello) -> Result<(), End> {
+        let opening = engine::Opening {
+            client: &hello.client_id,
+            epoch: hello.epoch,
+            last_sent: hello.last_sent,
+            first_retained: hello.first_retained,
+        };
+        let opened = self.engine.open_session(opening, true);
+        let opened = opened.map_err(|error| End::Barred(error.into()))?;
+        if let Some(flush) = opened.flush {
+            let (answers, stop) = (self.answers.clone(), self.stop.clone());
+            loop {
+                let engine = self.engine.clone();
+                let committed = async { engine.committed_after(flush - 1).await.map(drop) };
+                let look = tokio::time::timeout(LOOK_EVERY, wait(committed, &answers, &stop));
+                match look.await {
+                    Ok(committed) => break committed?,
+                    Err(_) => self.look(),
+                }
+            }
+        }
+        let lost = opened.lost.unwrap_or_default();
+        let welcome = v1::Welcome {
+            incarnation: opened.incarnation.to_string(),
+            durable_through: opened.durable,
+            accepted_through: opened.accepted,
+            session_ttl: Some(to_duration(opened.ttl)),
+            max_bytes_in_flight: STREAM_WINDOW.into(),
+            lost_from: lost.0,
+            lost_to: lost.1,
+        };
+        self.acks.open(welcome, opened.pending);
+        self.acks.stalled(self.stall());
+        self.session = Some(opened.ticket);
+        self.ack();
+        Ok(())
+    }
+
+    fn stall(&self) -> v1::Stall {
+        match self.engine.stall() {
+            None => v1::Stall::Unspecified,
+            Some(engine::Stall::Failing) => v1::Stall::StorageFailing,
+            Some(engine::Stall::Slow) => v1::Stall::StorageSlow,
+        }
+    }
+
+    /// Tells the client if the storage is held up, or is so no longer.
+    fn look(&mut self) {
+        self.look = Instant::now() + LOOK_EVERY;
+        if self.acks.stalled(self.stall()) {
+            self.ack();
+        }
     }
 
     /// Sends an ack if the client has room for it; a later one says the same and more.
     fn ack(&mut self) {
         match self.answers.try_reserve() {
             Ok(room) => room.send(Ok(self.acks.next())),
-            Err(TrySendError::Full(())) => self.acks.due = Instant::now() + ACK_EVERY,
+            Err(TrySendError::Full(())) => self.acks.put_off(),
             Err(TrySendError::Closed(())) => {}
         }
     }
@@ -220,113 +341,21 @@ impl Conversation {
                 Err(_) => break,
             }
         }
+        self.acks.stalled(self.stall());
         let ack = self.acks.next();
         drop(self.answers.send(Ok(ack)).await);
     }
 }
 
-/// What a stream's next ack says.
-struct Acks {
-    durability: Durability,
-    accepted_through: u64,
-    durable_through: u64,
-    /// Flushes that are not committed, each with the last request that is in it.
-    pending: VecDeque<(u64, u64)>,
-    /// The last flush that is known to be committed.
-    committed: u64,
-    accepted_samples: u64,
-    rejected_count: u64,
-    rejections: Vec<v1::Rejection>,
-    /// Bytes of their messages.
-    message_bytes: usize,
-    warnings: Vec<String>,
-    /// Requests since the last ack.
-    requests: u64,
-    /// Whether there is something to say, and when.
-    waiting: bool,
-    due: Instant,
-}
-
-impl Acks {
-    fn new(durability: Durability) -> Self {
-        Self {
-            durability,
-            accepted_through: 0,
-            durable_through: 0,
-            pending: VecDeque::new(),
-            committed: 0,
-            accepted_samples: 0,
-            rejected_count: 0,
-            rejections: Vec::new(),
-            message_bytes: 0,
-            warnings: Vec::new(),
-            requests: 0,
-            waiting: false,
-            due: Instant::now(),
-        }
-    }
-
-    fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
-    /// Whether it must be sent before more is read, so that clients can take it.
-    fn is_large(&self) -> bool {
-        self.rejections.len() >= MAX_SAMPLES || self.message_bytes >= MAX_MESSAGE_BYTES
-    }
-
-    fn take(&mut self, receipt: Receipt) {
-        self.message_bytes +=
-            receipt.rejections.iter().map(|rejection| rejection.message.len()).sum::<usize>();
-        self.accepted_through += 1;
-        self.requests += 1;
-        self.accepted_samples += receipt.accepted;
-        self.rejected_count += receipt.refused;
-        let sequence = self.accepted_through;
-        self.rejections
-            .extend(receipt.rejections.into_iter().map(|one| to_rejection(sequence, one)));
-        self.warnings.extend(receipt.warnings);
-        self.warnings.truncate(MAX_WARNINGS);
-        match (receipt.flush, self.pending.back_mut()) {
-            (None, None) => self.durable_through = sequence,
-            (Some(flush), Some((last, through))) if *last == flush => *through = sequence,
-            (None, Some((_, through))) => *through = sequence,
-            (Some(flush), _) => self.pending.push_back((flush, sequence)),
-        }
-        self.wait();
-    }
-
-    fn committed(&mut self, seq: u64) {
-        self.committed = seq;
-        while let Some((_, through)) = self.pending.pop_front_if(|(flush, _)| *flush <= seq) {
-            self.durable_through = through;
-        }
-        self.wait();
-    }
-
-    fn wait(&mut self) {
-        if !self.waiting {
-            self.waiting = true;
-            self.due = self.due.max(Instant::now());
-        }
-    }
-
-    fn next(&mut self) -> v1::IngestResponse {
-        self.waiting = false;
-        self.requests = 0;
-        self.message_bytes = 0;
-        self.due = Instant::now() + ACK_EVERY;
-        v1::IngestResponse {
-            accepted_through: self.accepted_through,
-            durable_through: match self.durability {
-                Durability::Synced => self.durable_through,
-                Durability::None => self.accepted_through,
-            },
-            rejections: std::mem::take(&mut self.rejections),
-            rejected_count: self.rejected_count,
-            warnings: std::mem::take(&mut self.warnings),
-            durability: to_durability(self.durability).into(),
-            accepted_samples: self.accepted_samples,
-        }
+/// Waits, unless the client goes or the service stops first.
+async fn wait(
+    until: impl Future<Output = Result<(), Error>>,
+    answers: &mpsc::Sender<Result<v1::IngestResponse, Status>>,
+    stop: &CancellationToken,
+) -> Result<(), End> {
+    tokio::select! {
+        done = until => done.map_err(|error| End::Failed(error.into())),
+        () = answers.closed() => Err(End::Gone),
+        () = stop.cancelled() => Err(End::Failed(Error::Stopping.into())),
     }
 }

@@ -3,6 +3,7 @@
 //! A door that is told to stop ends what it does with an answer: the last ack of a stream, or
 //! UNAVAILABLE with the time after which to come back.
 
+mod acks;
 mod admin;
 mod ask;
 mod call;

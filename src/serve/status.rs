@@ -24,6 +24,20 @@ impl From<Error> for Status {
             }
             Error::Deadline => with(Code::DeadlineExceeded, text, "DEADLINE", None),
             Error::Changed => with(Code::Aborted, text, "CHANGED", Some(RETRY_AFTER)),
+            Error::Fenced { epoch, .. } => session(Code::Aborted, text, "FENCED", "epoch", epoch),
+            Error::SequenceGap { expected, .. } => {
+                session(Code::OutOfRange, text, "SEQUENCE_GAP", "expected", expected)
+            }
+            Error::SessionUnknown(_) => {
+                with(Code::FailedPrecondition, text, "SESSION_UNKNOWN", None)
+            }
+            Error::SessionForgotten { ttl, .. } => {
+                let seconds = ttl.as_secs();
+                session(Code::FailedPrecondition, text, "SESSION_FORGOTTEN", "ttl_seconds", seconds)
+            }
+            Error::TooManySessions(_) => {
+                with(Code::ResourceExhausted, text, "TOO_MANY_SESSIONS", None)
+            }
             Error::Stopping => with(Code::Unavailable, text, "STOPPING", Some(RETRY_AFTER)),
             Error::Unavailable(cause) => {
                 tracing::warn!(cause, "a call failed because the storage does not work");
@@ -51,6 +65,13 @@ fn with(code: Code, message: impl Into<String>, reason: &str, retry: Option<Dura
     if retry.is_some() {
         details.set_retry_info(retry);
     }
+    Status::with_error_details(code, message, details)
+}
+
+/// What a session does not take, with the number that tells what it would.
+fn session(code: Code, message: String, reason: &str, name: &str, number: u64) -> Status {
+    let details = [(name.to_owned(), number.to_string())];
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, details);
     Status::with_error_details(code, message, details)
 }
 

@@ -9,7 +9,7 @@ use super::proto::v1;
 use crate::engine::{self, Declared, Name, Of, Sample};
 use crate::state::Value;
 use prost::bytes::{Buf, BufMut, Bytes};
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field, uint64};
 use prost::{DecodeError, Message};
 use std::ops::Range;
 
@@ -66,6 +66,8 @@ pub enum Malformed {
 /// A request that was read. It is used again for the next.
 #[derive(Default)]
 pub struct Reading {
+    hello: Option<v1::Hello>,
+    sequence: u64,
     series: Vec<v1::Series>,
     packed: v1::Packed,
     samples: Vec<Read>,
@@ -90,6 +92,8 @@ enum Identity {
 impl Reading {
     /// Reads a request of this stream.
     pub fn read(&mut self, request: &[u8], stream: &engine::Stream) -> Result<(), Malformed> {
+        self.hello = None;
+        self.sequence = 0;
         self.series.clear();
         self.packed.clear();
         self.samples.clear();
@@ -99,6 +103,11 @@ impl Reading {
         while !rest.is_empty() {
             let (tag, wire_type) = decode_key(&mut rest)?;
             match tag {
+                1 => self.hello.get_or_insert_default().merge(part(wire_type, &mut rest)?)?,
+                2 => {
+                    let context = DecodeContext::default();
+                    uint64::merge(wire_type, &mut self.sequence, &mut rest, context)?;
+                }
                 3 => {
                     let metric = part(wire_type, &mut rest)?;
                     self.read_metric(metric, stream)?;
@@ -140,6 +149,21 @@ impl Reading {
         };
         self.samples.push(Read { of, value, time });
         Ok(())
+    }
+
+    /// How it opens a session, if it does.
+    pub fn hello(&self) -> Option<&v1::Hello> {
+        self.hello.as_ref()
+    }
+
+    /// Its number; 0 if it has none.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether it has samples, in whatever form.
+    pub fn has_samples(&self) -> bool {
+        !self.samples.is_empty() || self.packed.encoded_len() > 0
     }
 
     /// The series that it declares.

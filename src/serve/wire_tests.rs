@@ -60,7 +60,12 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
             let series =
                 refs.iter().map(|r| v1::Series { r#ref: *r, ..Default::default() }).collect();
             let packed = Some(packed);
-            v1::IngestRequest { metrics, series, packed }.encode_to_vec()
+            let hello = packed
+                .as_ref()
+                .and_then(|packed| packed.refs.first())
+                .map(|epoch| v1::Hello { epoch: u64::from(*epoch), ..Default::default() });
+            let sequence = metrics.len() as u64;
+            v1::IngestRequest { hello, sequence, metrics, series, packed }.encode_to_vec()
         },
     );
     let request = request.boxed();
@@ -102,6 +107,8 @@ proptest! {
         let read = reading.read(&bytes, &engine::Stream::default());
         prop_assert_eq!(read.is_ok(), expected.is_ok(), "{:?} {:?}", read, expected);
         let Ok(expected) = expected else { return Ok(()) };
+        prop_assert_eq!(reading.hello(), expected.hello.as_ref());
+        prop_assert_eq!(reading.sequence(), expected.sequence);
         let found: Vec<_> = reading.samples().map(|sample| {
             let Of::Named(source, _) = sample.of else { unreachable!("nothing is known") };
             said(source, sample.value, sample.time.map(model::Timestamp::as_ms))

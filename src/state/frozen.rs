@@ -4,7 +4,8 @@
 //! order once, and readers find it before and after.
 
 use super::log::{Chains, Copying, sorted};
-use model::{Counter, Folds, Rolling, Series, SeriesId, Timestamp, Width};
+use super::sessions::Marked;
+use model::{Counter, Folds, Mark, Rolling, Series, SeriesId, Timestamp, Width};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub struct Frozen {
     rows: usize,
     bytes: usize,
     created: Vec<Arc<Series>>,
+    marks: Vec<Marked>,
     folds: RwLock<Order>,
     /// Memory for sorting, and the logs that were sorted.
     room: Mutex<Folds>,
@@ -47,6 +49,7 @@ impl Frozen {
         width: Width,
         since: Timestamp,
         parts: Vec<Part>,
+        marks: Vec<Marked>,
         room: Folds,
     ) -> Self {
         let rows = parts.iter().map(|part| part.counters.len() + part.rollings.len()).sum();
@@ -60,7 +63,7 @@ impl Frozen {
         created.sort_unstable_by_key(|series| series.id);
         let folds = RwLock::new(Order::Arrival(counters, rollings));
         let (room, emptied) = (Mutex::new(room), Mutex::default());
-        Self { seq, width, since, rows, bytes, created, folds, room, emptied }
+        Self { seq, width, since, rows, bytes, created, marks, folds, room, emptied }
     }
 
     /// The number of the flush that commits it.
@@ -91,6 +94,15 @@ impl Frozen {
     /// The series that this generation is the first to hold, in the order of their ids.
     pub fn created(&self) -> &[Arc<Series>] {
         &self.created
+    }
+
+    /// How far the sessions are that sent something in it.
+    pub fn marks(&self) -> impl Iterator<Item = &Mark> {
+        self.marks.iter().map(|marked| &marked.mark)
+    }
+
+    pub(super) fn marked(&self) -> &[Marked] {
+        &self.marks
     }
 
     /// The folds, those of a kind in the order of (series, start), each bucket once. The first call

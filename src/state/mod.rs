@@ -8,20 +8,23 @@ mod batch;
 mod catalogue;
 mod frozen;
 mod log;
+mod sessions;
 mod shard;
 
 pub use batch::{Batch, Declaration, Outcome, Place, Refused, Targets, Value};
 pub use catalogue::{Component, Selected};
 pub use frozen::Frozen;
+pub use sessions::{Admission, Admitted, At, Barred, Hello, Opened, SessionInfo, Ticket};
 
 use catalogue::Catalogue;
 use hashbrown::DefaultHashBuilder;
 use log::Copying;
 use model::{
-    ComponentId, Current, Fold, Folds, Range, Row, Selector, Series, SeriesId, SeriesKey,
+    ComponentId, Current, Fold, Folds, Mark, Range, Row, Selector, Series, SeriesId, SeriesKey,
     Timestamp, Width,
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use sessions::{Marked, Sessions};
 use shard::Shard;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -36,6 +39,7 @@ pub struct State {
     cut: RwLock<Cut>,
     shards: Box<[Mutex<Shard>]>,
     catalogue: Catalogue,
+    sessions: Sessions,
     hasher: DefaultHashBuilder,
     /// Rows and bytes of them in live and frozen logs.
     pending: Pending,
@@ -55,6 +59,8 @@ struct Cut {
     width: usize,
     /// When the first sample of that generation came in.
     since: Mutex<Option<Timestamp>>,
+    /// How far the sessions are that sent something in that generation.
+    marks: Mutex<Vec<Marked>>,
     frozen: Option<Arc<Frozen>>,
     closed: bool,
 }
@@ -91,6 +97,8 @@ pub struct Seed {
     pub series: Vec<(Series, Current)>,
     /// How many series each component ever had.
     pub counts: HashMap<ComponentId, u32>,
+    /// Every session.
+    pub sessions: Vec<Mark>,
 }
 
 impl State {
@@ -117,12 +125,13 @@ impl State {
             catalogue.restore(series, Place { shard, slot });
         }
         catalogue.reserve(&seed.counts);
-        let since = Mutex::default();
-        let cut = Cut { generation, width: 0, since, frozen: None, closed: false };
+        let (since, marks) = (Mutex::default(), Mutex::default());
+        let cut = Cut { generation, width: 0, since, marks, frozen: None, closed: false };
         Self {
             cut: RwLock::new(cut),
             shards: shards.into_iter().map(Mutex::new).collect(),
             catalogue,
+            sessions: Sessions::new(seed.sessions),
             hasher,
             pending: Pending::default(),
             max_pending_bytes,
@@ -199,7 +208,8 @@ impl State {
         let parts = self.shards.iter().map(|shard| shard.lock().take()).collect();
         let room = std::mem::take(&mut *self.room.lock());
         let width = self.widths[cut.width];
-        let frozen = Arc::new(Frozen::new(cut.generation, width, since, parts, room));
+        let marks = std::mem::take(cut.marks.get_mut());
+        let frozen = Arc::new(Frozen::new(cut.generation, width, since, parts, marks, room));
         cut.generation += 1;
         cut.width = 0;
         cut.frozen = Some(frozen.clone());
@@ -210,6 +220,7 @@ impl State {
     pub fn committed(&self, seq: u64) {
         let frozen = self.cut.write().frozen.take_if(|frozen| frozen.seq() == seq);
         let Some(frozen) = frozen else { return };
+        frozen.marked().iter().for_each(|marked| marked.committed(seq));
         self.pending.rows.fetch_sub(frozen.rows(), Ordering::Relaxed);
         self.pending.bytes.fetch_sub(frozen.bytes(), Ordering::Relaxed);
         // If nobody reads it any more, its memory serves the next generation.
@@ -382,5 +393,7 @@ const fn shard_of(hash: u64) -> u32 {
     ((hash >> 32) as usize % SHARDS) as u32
 }
 
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 mod tests;

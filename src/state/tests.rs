@@ -9,7 +9,7 @@ const WIDTH: Width = Width::from_secs(1);
 const ALWAYS: Range = Range::ALWAYS;
 
 /// Series by number: even ones are counters.
-struct Named {
+pub(super) struct Named {
     names: Vec<String>,
     hashes: Vec<u64>,
     places: Vec<Option<Place>>,
@@ -17,11 +17,15 @@ struct Named {
 }
 
 impl Named {
-    fn new(state: &State, count: usize, remember: bool) -> Self {
+    pub(super) fn new(state: &State, count: usize, remember: bool) -> Self {
         let names: Vec<String> = (0..count).map(|n| format!("m{n}")).collect();
         let mut named = Self { hashes: Vec::new(), places: vec![None; count], names, remember };
         named.hashes = (0..count as u32).map(|n| state.hash(named.series_key(n))).collect();
         named
+    }
+
+    pub(super) fn hash(&self, target: u32) -> u64 {
+        self.hashes[target as usize]
     }
 
     fn series_key(&self, target: u32) -> SeriesKey<'_> {
@@ -55,11 +59,12 @@ fn kind(target: u32) -> Kind {
 }
 
 fn state(max_series: usize, max_pending_bytes: usize) -> State {
-    let seed = Seed { flush_seq: 0, series: Vec::new(), counts: HashMap::new() };
+    let seed =
+        Seed { flush_seq: 0, series: Vec::new(), counts: HashMap::new(), sessions: Vec::new() };
     State::new(seed, [WIDTH].into(), max_series, max_pending_bytes)
 }
 
-fn at(ms: i64) -> Timestamp {
+pub(super) fn at(ms: i64) -> Timestamp {
     Timestamp::from_ms(ms)
 }
 
@@ -80,7 +85,7 @@ fn add(state: &State, named: &mut Named, samples: &[(u32, i64, u32)]) -> Outcome
     state.intake(at(0)).unwrap().fold(&mut batch, named)
 }
 
-type Folds = BTreeMap<(SeriesId, Timestamp), Fold>;
+pub(super) type Folds = BTreeMap<(SeriesId, Timestamp), Fold>;
 
 fn merge_into(folds: &mut Folds, row: Row<Fold>) {
     let merge = |fold: &mut Fold| fold.merge(&row.fold);
@@ -88,7 +93,7 @@ fn merge_into(folds: &mut Folds, row: Row<Fold>) {
 }
 
 /// What the storage would hold after committing it.
-fn commit_into(folds: &mut Folds, frozen: &Frozen) {
+pub(super) fn commit_into(folds: &mut Folds, frozen: &Frozen) {
     let model::Folds { counters, rollings } = (*frozen.sorted()).clone();
     assert!(counters.is_sorted_by(|a, b| a.key() < b.key()), "sorted, each key once");
     assert!(rollings.is_sorted_by(|a, b| a.key() < b.key()), "sorted, each key once");
@@ -303,7 +308,8 @@ fn concurrent_requests_are_whole_in_one_generation() {
 
 #[test]
 fn a_full_state_coarsens_what_waits_and_loses_nothing() {
-    let seed = Seed { flush_seq: 0, series: Vec::new(), counts: HashMap::new() };
+    let seed =
+        Seed { flush_seq: 0, series: Vec::new(), counts: HashMap::new(), sessions: Vec::new() };
     let widths = [WIDTH, Width::from_secs(60), Width::from_secs(3600)];
     let state = State::new(seed, widths.into(), 10, 100_000);
     let mut named = Named::new(&state, 2, true);

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use model::{
     Counter, Current, Fold, Folds, Kind, Labels, Merge, Metric, Range, Retention, Rolling, Row,
 };
-use model::{Series, SeriesId, Timestamp, Width};
+use model::{Fate, Mark, Series, SeriesId, Timestamp, Width};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -56,7 +56,8 @@ pub(super) fn flush(seq: u64, new: &[Arc<Series>], folds: &[(SeriesId, i64, Fold
     }
     let now = at(folds.iter().map(|(_, secs, _)| *secs).max().unwrap_or(0));
     let (series, folds) = (new.to_vec(), Arc::new(all));
-    Arc::new(Flush { seq, now, width: WIDTH, series, folds })
+    let (lived, marks) = (Duration::ZERO, Vec::new());
+    Arc::new(Flush { seq, now, lived, width: WIDTH, series, folds, marks })
 }
 
 fn merged(folds: impl Iterator<Item = (SeriesId, i64, Fold)>) -> BTreeMap<(SeriesId, i64), Fold> {
@@ -196,6 +197,45 @@ pub(super) async fn a_flush_counts_once_however_often_it_is_committed(fixture: &
     let ids = BTreeSet::from([counter.id]);
     let folds = read(fixture.storage(), &ids, ALWAYS, WIDTH).await;
     assert_eq!(folds, BTreeMap::from([((counter.id, 5), grew(10.0))]));
+}
+
+pub(super) async fn marks_are_kept_and_what_is_removed_is_gone(fixture: &mut dyn Fixture) {
+    let mark = |client: &str, epoch, sequence, fate| Mark {
+        client: client.into(),
+        epoch,
+        sequence,
+        seen: Duration::from_secs(1),
+        fate,
+    };
+    let kept = |client, epoch, sequence| mark(client, epoch, sequence, Fate::Kept);
+    let most = i64::MAX as u64;
+    let flushes = [
+        vec![kept("a", 1, 0), kept("b", 1, 5), kept("c", most, most)],
+        vec![kept("a", 2, 7), mark("b", 1, 5, Fate::Forgotten), mark("d", 1, 1, Fate::Removed)],
+        // Forgotten and begun again, in one flush.
+        vec![kept("b", 1, 0), mark("a", 2, 7, Fate::Forgotten), kept("a", 3, 2)],
+        vec![mark("c", 1, 1, Fate::Removed)],
+    ];
+    let expected = [
+        vec![kept("a", 1, 0), kept("b", 1, 5), kept("c", most, most)],
+        vec![kept("a", 2, 7), mark("b", 1, 5, Fate::Forgotten), kept("c", most, most)],
+        vec![kept("a", 3, 2), kept("b", 1, 0), kept("c", most, most)],
+        vec![kept("a", 3, 2), kept("b", 1, 0)],
+    ];
+    for ((marks, expected), seq) in flushes.into_iter().zip(expected).zip(1u64..) {
+        let lived = Duration::from_secs(seq);
+        let flush = flush(seq, &[], &[]);
+        let flush = Arc::into_inner(flush).unwrap();
+        let flush = Arc::new(Flush { lived, marks, ..flush });
+        for _ in 0..2 {
+            commit(fixture.storage(), flush.clone()).await;
+        }
+        fixture.reopen().await;
+        let mut recovered = fixture.storage().recover().await.unwrap();
+        recovered.sessions.sort_by(|a, b| a.client.cmp(&b.client));
+        assert_eq!((recovered.sessions, recovered.lived), (expected, lived));
+        assert_eq!(recovered.flush_seq, seq);
+    }
 }
 
 pub(super) async fn a_flush_that_cannot_be_right_is_refused_whole(fixture: &mut dyn Fixture) {
@@ -448,6 +488,7 @@ macro_rules! suite {
             what_was_committed_is_read_back,
             a_flush_counts_once_however_often_it_is_committed,
             a_flush_that_cannot_be_right_is_refused_whole,
+            marks_are_kept_and_what_is_removed_is_gone,
             a_range_holds_the_folds_that_start_in_it,
             a_passed_deadline_ends_a_scan,
             a_deleted_series_is_gone_and_its_id_is_not_used_again,

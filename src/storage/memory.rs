@@ -13,11 +13,11 @@ use super::{
     Recovered, Scan, Scanned, SqlAnswer, SqlQuery, Status, Steps, Storage, Waiting, any_within,
 };
 use async_trait::async_trait;
-use model::{ComponentId, Current, Range, Series, SeriesId, Timestamp};
+use model::{ComponentId, Current, Fate, Mark, Range, Series, SeriesId, Timestamp};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the memory backend may be told.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,6 +43,8 @@ struct Inner {
     series: BTreeMap<SeriesId, (Arc<Series>, Current)>,
     /// How many series each component ever had.
     counts: HashMap<ComponentId, u32>,
+    sessions: HashMap<Arc<str>, Mark>,
+    lived: Duration,
     /// Blocks with buckets up to the end of this range were dropped.
     dropped: Option<Range>,
 }
@@ -73,6 +75,8 @@ impl Storage for Memory {
             flush_seq: inner.flush_seq,
             series: series.collect(),
             counts: inner.counts.clone(),
+            sessions: inner.sessions.values().cloned().collect(),
+            lived: inner.lived,
         })
     }
 
@@ -195,6 +199,15 @@ impl Inner {
             self.bytes += block.data.len() + size_of::<Block>();
             self.blocks.push_back(Arc::new(block));
         }
+        for mark in &flush.marks {
+            match mark.fate {
+                Fate::Removed => self.sessions.remove(&mark.client),
+                Fate::Kept | Fate::Forgotten => {
+                    self.sessions.insert(mark.client.clone(), mark.clone())
+                }
+            };
+        }
+        self.lived = self.lived.max(flush.lived);
         self.flush_seq = flush.seq;
         self.drop_oldest(budget);
         Ok(())

@@ -17,12 +17,12 @@ pub use policy::Policy;
 pub use steps::{Groups, Steps};
 
 use async_trait::async_trait;
-use model::{ComponentId, Current, Folds, Range, Series, SeriesId, Timestamp, Width};
+use model::{ComponentId, Current, Folds, Mark, Range, Series, SeriesId, Timestamp, Width};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Which life of the data this is. New for a new database, kept across restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +51,16 @@ pub struct Flush {
     pub seq: u64,
     /// When it was cut.
     pub now: Timestamp,
+    /// How long the service had lived then, in all its lives.
+    pub lived: Duration,
     /// The width of its buckets.
     pub width: Width,
     /// Series that are in no flush before it, in the order of their ids.
     pub series: Vec<Arc<Series>>,
     /// The folds; those of a kind in the order of (series, start), each key once.
     pub folds: Arc<Folds>,
+    /// How far sessions are; of two of one client the later counts.
+    pub marks: Vec<Mark>,
 }
 
 impl Flush {
@@ -102,6 +106,10 @@ pub struct Recovered {
     pub series: Vec<(Series, Current)>,
     /// How many series each component ever had, with those that were deleted.
     pub counts: HashMap<ComponentId, u32>,
+    /// Every session that was not removed.
+    pub sessions: Vec<Mark>,
+    /// How long the service had lived at its last flush.
+    pub lived: Duration,
 }
 
 /// A stretch of time whose data is missing, wholly or in part.

@@ -322,7 +322,8 @@ async fn an_oversized_message_ends_its_call_and_nothing_else(server: Server) {
     };
     undisturbed(&server.client().await, async |mut client| {
         let large = || v1::Metric { description: "x".repeat(17 << 20), ..increment("o", "n", 1.0) };
-        let request = v1::RecordRequest { metrics: vec![large()], wait_durable: false };
+        let request =
+            v1::RecordRequest { metrics: vec![large()], wait_durable: false, ..Default::default() };
         check(&client.ingest.record(request.clone()).await.unwrap_err());
         let requests = vec![plain(vec![increment("o", "before", 1.0)]), plain(vec![large()])];
         let mut acks =

@@ -194,6 +194,7 @@ async fn both_forms_in_one_request_meet_in_one_series(server: Server) {
         metrics: vec![increment("m", "n", 1.0)],
         series: vec![declare(3, "m", "n", Kind::Counter)],
         packed: Some(v1::Packed { refs: vec![3], increments: vec![2.0], ..Default::default() }),
+        ..Default::default()
     };
     client.stream(vec![request]).await.unwrap();
     assert_eq!(client.current("m").await, BTreeMap::from([("n".into(), 3.0)]));

@@ -14,6 +14,7 @@ mod ingest;
 mod outage;
 mod process;
 mod query;
+mod session;
 mod sql;
 mod stop;
 mod support;

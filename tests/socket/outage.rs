@@ -42,6 +42,10 @@ async fn while_commits_fail_samples_go_on_coarser_and_none_is_lost() {
         last = acks.message().await.unwrap().unwrap();
     }
     assert_eq!((last.durable_through, last.rejected_count), (0, 0), "accepted, and not durable");
+    while last.stall() == v1::Stall::Unspecified {
+        last = acks.message().await.unwrap().unwrap();
+    }
+    assert!(matches!(last.stall(), v1::Stall::StorageSlow | v1::Stall::StorageFailing), "{last:?}");
     // The whole day: buckets may get that wide, and then start when it does.
     let day = t / 86_400_000 * 86_400_000;
     let range = |step: i64| v1::ExtractRequest {
@@ -65,6 +69,7 @@ async fn while_commits_fail_samples_go_on_coarser_and_none_is_lost() {
         last = ack;
     }
     assert_eq!(last.durable_through, REQUESTS as u64, "it recovers by itself");
+    assert_eq!(last.stall(), v1::Stall::Unspecified, "and says so");
     let server = server.restart(&flags).await;
     let mut client = server.client().await;
     let (series, _) = client.extract(range(3600)).await.unwrap();

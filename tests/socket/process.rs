@@ -48,7 +48,7 @@ impl Process {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.signal(rustix::process::Signal::KILL);
         assert!(!self.child.wait().await.unwrap().success());
     }
@@ -100,6 +100,7 @@ async fn a_kill_loses_nothing_that_was_acknowledged_as_durable() {
                     times_ms: (0..100).map(|m| t + m * 1000).collect(),
                     ..Default::default()
                 }),
+                ..Default::default()
             };
             sender.send(request).await.unwrap();
             sent += 101.0;

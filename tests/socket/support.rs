@@ -130,13 +130,13 @@ impl Client {
 
     /// Records without waiting.
     pub(crate) async fn record(&mut self, metrics: Vec<v1::Metric>) -> v1::RecordResponse {
-        let request = v1::RecordRequest { metrics, wait_durable: false };
+        let request = v1::RecordRequest { metrics, wait_durable: false, ..Default::default() };
         self.ingest.record(request).await.unwrap().into_inner()
     }
 
     /// Records and waits until it is durable.
     pub(crate) async fn record_durably(&mut self, metrics: Vec<v1::Metric>) -> v1::RecordResponse {
-        let request = v1::RecordRequest { metrics, wait_durable: true };
+        let request = v1::RecordRequest { metrics, wait_durable: true, ..Default::default() };
         self.ingest.record(request).await.unwrap().into_inner()
     }
 

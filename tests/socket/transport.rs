@@ -29,7 +29,7 @@ async fn messages_are_compressed_both_ways_as_the_client_likes(server: Server) {
         let mut query = client.query.clone().send_compressed(encoding).accept_compressed(encoding);
         let mut admin = client.admin.clone().send_compressed(encoding).accept_compressed(encoding);
         let metrics = (0..200).map(|n| observation(&component, &format!("m{n}"), 1.0)).collect();
-        let record = v1::RecordRequest { metrics, wait_durable: false };
+        let record = v1::RecordRequest { metrics, wait_durable: false, ..Default::default() };
         let answer = ingest.record(record).await.unwrap();
         assert_eq!(answer.get_ref().accepted, 200);
         let request = v1::GetCurrentRequest { component, ..Default::default() };
@@ -153,7 +153,11 @@ async fn call(server: &Server, path: &str, timeout: &str, message: &impl Message
 async fn a_wait_that_is_too_long_ends_with_deadline_exceeded(server: Server) {
     let mut client = server.client().await;
     client.record(vec![increment("d", "n", 1.0)]).await;
-    let record = v1::RecordRequest { metrics: vec![increment("d", "n", 1.0)], wait_durable: true };
+    let record = v1::RecordRequest {
+        metrics: vec![increment("d", "n", 1.0)],
+        wait_durable: true,
+        ..Default::default()
+    };
     let path = "/healthd.v1.IngestService/Record";
     assert_eq!(call(&server, path, "20S", &record).await, "0");
     if server.backend == Backend::Sqlite {

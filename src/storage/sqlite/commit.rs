@@ -1,4 +1,4 @@
-//! The commit of a flush: blocks, new series and the flush's number in one transaction.
+//! The commit of a flush: blocks, new series, marks and the flush's number in one transaction.
 //!
 //! The number is read and moved inside the transaction, so a flush that is tried again after all is
 //! seen to be there and changes nothing.
@@ -7,7 +7,7 @@ use super::super::block::Block;
 use super::super::{Error, Flush, absent_series, check_sequence};
 use super::catalogue::{self, Known};
 use super::connect::{error, was_rolled_back};
-use super::run;
+use super::{run, session};
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,14 +38,19 @@ pub(super) fn commit(
     if let Some(id) = flush.ids().find(|id| !present.has(&added, *id)) {
         return Err(absent_series(id));
     }
-    let new = run::New { level: run::Level::Fresh, seq: flush.seq, made: flush.now, form: "" };
-    let run = run::begin(&change, &new).map_err(error)?;
-    run::add(&change, run, blocks.iter()).map_err(error)?;
-    run::publish(&change, run).map_err(error)?;
+    if !blocks.is_empty() {
+        let new = run::New { level: run::Level::Fresh, seq: flush.seq, made: flush.now, form: "" };
+        let run = run::begin(&change, &new).map_err(error)?;
+        run::add(&change, run, blocks.iter()).map_err(error)?;
+        run::publish(&change, run).map_err(error)?;
+    }
+    session::write(&change, &flush.marks).map_err(error)?;
+    let lived = i64::try_from(flush.lived.as_millis()).unwrap_or(i64::MAX);
     change
         .execute(
-            "UPDATE meta SET flush_seq = ?1, active_ms = max(active_ms, ?2)",
-            params![flush.seq as i64, flush.now.as_ms()],
+            "UPDATE meta SET flush_seq = ?1, active_ms = max(active_ms, ?2),
+                 lived_ms = max(lived_ms, ?3)",
+            params![flush.seq as i64, flush.now.as_ms(), lived],
         )
         .map_err(error)?;
     begun.store(true, Ordering::Release);

@@ -15,6 +15,7 @@ mod quarantine;
 mod run;
 mod scan;
 mod schema;
+mod session;
 mod source;
 pub(super) mod sql;
 mod table;
@@ -199,8 +200,9 @@ impl Storage for Sqlite {
             let series = series.collect();
             let counts = loaded.counts();
             *known.lock() = Some(loaded);
-            let schema::Meta { incarnation, flush_seq, .. } = meta;
-            Ok(Recovered { incarnation, flush_seq, series, counts })
+            let sessions = session::read(connection).map_err(connect::error)?;
+            let schema::Meta { incarnation, flush_seq, lived, .. } = meta;
+            Ok(Recovered { incarnation, flush_seq, series, counts, sessions, lived })
         };
         loop {
             let read = self.pools.write(recover.clone()).await;

@@ -9,6 +9,7 @@ use model::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
 use rusqlite_migration::{M, Migrations};
 use std::path::Path;
+use std::time::Duration;
 
 /// "hlth": tells our files from others'.
 const APPLICATION_ID: i32 = 0x686c_7468;
@@ -23,6 +24,8 @@ const STEPS: &[M<'_>] = &[M::up(
          incarnation BLOB NOT NULL,
          writer BLOB NOT NULL,
          flush_seq INTEGER NOT NULL,
+         -- How long the service has lived, in all its lives.
+         lived_ms INTEGER NOT NULL,
          -- When the service last showed signs of life, and whether that was a clean stop.
          active_ms INTEGER NOT NULL,
          clean INTEGER NOT NULL
@@ -104,6 +107,15 @@ const STEPS: &[M<'_>] = &[M::up(
          checksum INTEGER NOT NULL,
          data BLOB NOT NULL
      ) STRICT;
+     -- How far clients are that number their requests: all up to sequence are in the flushes up to the
+     -- one that wrote the row. seen_ms: when it was last heard of, by lived_ms. forgotten: for too long not.
+     CREATE TABLE session (
+         client TEXT PRIMARY KEY,
+         epoch INTEGER NOT NULL,
+         sequence INTEGER NOT NULL,
+         seen_ms INTEGER NOT NULL,
+         forgotten INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
      -- Starts of the service: it was away from since_ms to time_ms.
      CREATE TABLE event (
          id INTEGER PRIMARY KEY,
@@ -120,17 +132,19 @@ pub(super) struct Meta {
     pub(super) incarnation: Incarnation,
     pub(super) flush_seq: u64,
     pub(super) active: Timestamp,
+    pub(super) lived: Duration,
 }
 
 impl Meta {
     pub(super) fn read(connection: &Connection) -> Result<Self, Error> {
-        let select = "SELECT incarnation, flush_seq, active_ms FROM meta";
+        let select = "SELECT incarnation, flush_seq, active_ms, lived_ms FROM meta";
         let mut select = connection.prepare_cached(select).map_err(error)?;
         let read = select.query_row([], |row| {
             Ok(Self {
                 incarnation: Incarnation(row.get(0)?),
                 flush_seq: row.get::<_, i64>(1)? as u64,
                 active: Timestamp::from_ms(row.get(2)?),
+                lived: Duration::from_millis(row.get::<_, i64>(3)?.max(0) as u64),
             })
         });
         read.map_err(error)
@@ -144,7 +158,7 @@ pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<(),
     let change = connection.transaction().map_err(error)?;
     let (incarnation, writer) = (Incarnation::random()?, Incarnation::random()?);
     let made = change.execute(
-        "INSERT OR IGNORE INTO meta VALUES (1, ?1, ?2, 0, ?3, 1)",
+        "INSERT OR IGNORE INTO meta VALUES (1, ?1, ?2, 0, 0, ?3, 1)",
         params![incarnation.0, writer.0, now.as_ms()],
     );
     if made.map_err(error)? == 0 {

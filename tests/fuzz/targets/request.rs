@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
             return;
         }
         let (declared, samples) = (reading.declared(), reading.samples());
-        if let Ok(receipt) = ENGINE.ingest(&mut stream, declared, samples, &reading.packed()) {
+        if let Ok(receipt) = ENGINE.ingest(&mut stream, None, declared, samples, &reading.packed()) {
             assert!(receipt.rejections.len() as u64 <= receipt.refused);
         }
     }
