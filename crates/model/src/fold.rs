@@ -202,6 +202,9 @@ impl Rolling {
     pub fn quantile(&self, q: f64) -> Option<f64> {
         match self {
             Self::One { value, .. } => Some(*value),
+            // The outermost are known.
+            Self::Many(many) if many.sketch.count() == many.count && q <= 0.0 => Some(many.min),
+            Self::Many(many) if many.sketch.count() == many.count && q >= 1.0 => Some(many.max),
             Self::Many(many) => Some(many.sketch.quantile(q)?.clamp(many.min, many.max)),
         }
     }
@@ -289,6 +292,11 @@ impl Many {
         }
         if !fold.sketch.is_within(fold.min, fold.max) {
             return Err(FoldError::Contradiction("sketch has bins outside min and max"));
+        }
+        if fold.sketch.count() == fold.count && !fold.sketch.reaches(fold.min, fold.max) {
+            return Err(FoldError::Contradiction(
+                "sketch counts all and has no bins for min and max",
+            ));
         }
         if fold.count == 1 {
             if fold.min != fold.max || fold.sum != fold.max {

@@ -179,6 +179,7 @@ fn a_fold_whose_parts_contradict_each_other_is_refused() {
     assert!(contradicts(&|fold| fold.sketch.add(0.5)));
     assert!(contradicts(&|fold| fold.sketch.add(2.5)));
     assert!(refused(&|fold| fold.sketch.add(1.0)).is_ok());
+    assert!(contradicts(&|fold| [1.0, 1.0].iter().for_each(|v| fold.sketch.add(*v))));
     assert!(matches!(refused(&|f| f.max = f64::NAN), Err(FoldError::Value("max", _))));
 }
 

@@ -138,6 +138,14 @@ impl Sketch {
         settled.bins.iter().all(|bin| (min..=max).contains(&bin.key))
     }
 
+    /// Whether it holds something in the bins of these two.
+    pub fn reaches(&self, min: f64, max: f64) -> bool {
+        let settled = self.settled();
+        let keys = [min, max].map(|value| bin_of(value, settled.coarseness));
+        let has = |key| settled.bins.binary_search_by_key(&key, |bin| bin.key).is_ok();
+        keys.into_iter().all(has)
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.bins.capacity() * size_of::<Bin>() + self.recent.capacity() * size_of::<i32>()

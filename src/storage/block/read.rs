@@ -3,7 +3,7 @@
 use super::bytes::Reader;
 use super::folds::{Columns, Source};
 use super::numbers::read_ints;
-use super::{BlockError, MAX_SEGMENT_ROWS, MAX_SEGMENTS, Parts, Rows, VERSION, kind_of};
+use super::{BlockError, Bounds, MAX_SEGMENT_ROWS, MAX_SEGMENTS, Parts, Rows, VERSION, kind_of};
 use model::{Counter, Fold, Kind, Rolling, Row, SeriesId, Timestamp, Width};
 use pco::wrapped::FileDecompressor;
 
@@ -107,6 +107,25 @@ impl<D: AsRef<[u8]>> View<D> {
     /// The width of its buckets.
     pub fn width(&self) -> Width {
         self.width
+    }
+
+    /// What the directory says of it, as far as it says so itself; but for the checksum.
+    pub fn bounds(&self) -> Bounds {
+        let segments = &self.segments;
+        let (first, last) = (&segments[0], &segments[segments.len() - 1]);
+        let starts = segments.iter().fold((first.first, first.last), |(least, most), segment| {
+            (least.min(segment.first), most.max(segment.last))
+        });
+        Bounds {
+            kind: self.kind,
+            width: self.width,
+            first_series: first.first_series,
+            last_series: last.last_series,
+            first: starts.0,
+            last: starts.1,
+            rows: segments.iter().map(|segment| segment.rows as u32).sum(),
+            checksum: 0,
+        }
     }
 
     /// Its segments, in the order of series and time.

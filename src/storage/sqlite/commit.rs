@@ -7,6 +7,7 @@ use super::super::block::Block;
 use super::super::{Error, Flush, absent_series, check_sequence};
 use super::catalogue::{self, Known};
 use super::connect::{error, was_rolled_back};
+use super::schema::{Meta, Writer};
 use super::{run, session};
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// leaves unknown whether the flush is stored.
 pub(super) fn commit(
     connection: &mut Connection,
+    writer: Writer,
     flush: &Flush,
     blocks: &[Block],
     known: &Mutex<Option<Known>>,
@@ -28,12 +30,12 @@ pub(super) fn commit(
     };
     let change =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
-    let flush_seq: i64 =
-        change.query_row("SELECT flush_seq FROM meta", [], |row| row.get(0)).map_err(error)?;
-    if flush.seq <= flush_seq as u64 {
+    let meta = Meta::read(&change)?;
+    writer.check(&meta)?;
+    if flush.seq <= meta.flush_seq {
         return Ok(());
     }
-    check_sequence(flush.seq, flush_seq as u64)?;
+    check_sequence(flush.seq, meta.flush_seq)?;
     let added = catalogue::insert(&change, &present, &flush.series)?;
     if let Some(id) = flush.ids().find(|id| !present.has(&added, *id)) {
         return Err(absent_series(id));

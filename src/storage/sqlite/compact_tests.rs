@@ -372,7 +372,7 @@ async fn what_a_merge_left_half_done_is_given_up_and_done_again() {
     // As a kill between two of a merge's transactions leaves it.
     file.plain()
         .execute_batch(
-            "INSERT INTO run SELECT 900, 1, 0, seq, first_ms, last_ms, rows, bytes, made_ms, form
+            "INSERT INTO run SELECT 900, 1, 0, seq, first_ms, last_ms, rows, bytes, made_ms, form, 0
                  FROM run WHERE id = 1;
              INSERT INTO directory SELECT 900, kind, last_series, id + 1000, first_series, first_ms,
                  last_ms, width_ms, rows, checksum FROM directory WHERE run = 1;

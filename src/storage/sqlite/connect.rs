@@ -8,7 +8,8 @@ use deadpool_sqlite::{Config, Hook, HookError, Object, Pool, PoolError, Runtime}
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, ffi};
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLite's own instructions between two looks at a read's deadline: some tenths of a millisecond.
 const OPS_BETWEEN_LOOKS: i32 = 10_000;
+/// How what SQLite says of itself begins.
+pub(super) const OF_SQLITE: &str = "SQLite:";
 /// Before this version two connections could corrupt a database in WAL mode.
 const MIN_SQLITE: i32 = 3_051_003;
 
@@ -69,8 +72,22 @@ pub(super) fn check_path(path: &Path) -> Result<(), Error> {
     }
     match std::fs::metadata(path) {
         Ok(file) if !file.is_file() => refused("is not an ordinary file; choose another path"),
+        // Whoever opens it by another name does not see the log that is beside this one.
+        Ok(file) if file.nlink() > 1 => {
+            refused("has another name as well (a hard link); give the service a file of its own")
+        }
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// The file itself, whatever links lead to it: so that two services on it meet at its lock.
+pub(super) fn resolve(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let of_new = || {
+        let parent = parent.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(parent.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(of_new).unwrap_or_else(|| path.to_path_buf())
 }
 
 /// Brings the whole log into the file and syncs it: an error of an earlier sync shows here.
@@ -314,7 +331,7 @@ pub(super) fn error(error: rusqlite::Error) -> Error {
         Some(ErrorCode::NotADatabase) => {
             Error::Corrupt(format!("HEALTH_DB_PATH: not a SQLite database: {error}"))
         }
-        Some(ErrorCode::DatabaseCorrupt) => Error::Corrupt(format!("SQLite: {error}")),
+        Some(ErrorCode::DatabaseCorrupt) => Error::Corrupt(format!("{OF_SQLITE} {error}")),
         _ => Error::Unavailable(format!("SQLite: {error}")),
     }
 }

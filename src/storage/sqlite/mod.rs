@@ -19,6 +19,7 @@ mod session;
 mod source;
 pub(super) mod sql;
 mod table;
+mod verify;
 
 use super::policy::Policy;
 use super::{Commit, Deleted, Deletion, Durability, Effect, Error, Flush, More, Recovered};
@@ -30,7 +31,9 @@ use connect::Pools;
 use model::Timestamp;
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use schema::Writer;
 use source::{Damaged, Snapshot};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -66,6 +69,11 @@ pub struct Sqlite {
     now: Mutex<Timestamp>,
     /// None when a commit's outcome left open what the file holds: the next one reads it.
     known: Arc<Mutex<Option<Known>>>,
+    /// Who writes to the file since this was opened.
+    writer: Writer,
+    /// The file beside SQLite. It is opened once and closed last: closing it takes the locks away that
+    /// SQLite holds on it.
+    plain: Mutex<Option<Arc<std::fs::File>>>,
     /// Keeps a second server off the same file, until it is closed.
     lock: Mutex<Option<std::fs::File>>,
 }
@@ -75,15 +83,16 @@ impl Sqlite {
     /// file of another program, of a newer healthd, or that another healthd has open.
     pub async fn open(config: &Config, now: Timestamp) -> Result<Self, Error> {
         connect::check_version()?;
-        let path = config.db_path.clone();
-        connect::check_path(&path)?;
+        connect::check_path(&config.db_path)?;
+        let path = connect::resolve(&config.db_path);
         // Before anything is set: even a pragma changes a file.
         schema::check_ours(&path)?;
         let lock = connect::lock(&path)?;
         let pools = Pools::new(&path)?;
-        pools.write(move |connection| schema::prepare(connection, now)).await?;
+        let writer = pools.write(move |connection| schema::prepare(connection, now)).await?;
         Ok(Self {
             path,
+            writer,
             pools,
             limits: plan::Limits::default(),
             tidying: Semaphore::new(1),
@@ -91,6 +100,7 @@ impl Sqlite {
             last_commit: Mutex::new(Instant::now()),
             now: Mutex::new(now),
             known: Arc::default(),
+            plain: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         })
     }
@@ -98,14 +108,45 @@ impl Sqlite {
     /// What was read. None when a damaged block was in the way, which is put aside now: read again.
     async fn readable<T>(&self, read: Result<T, Error>) -> Result<Option<T>, Error> {
         match read {
-            Err(Error::Damaged(block, _)) => self.put_aside(block).await.map(|()| None),
+            Err(Error::Damaged(block, why)) => self.put_aside(block, &why).await.map(|()| None),
             read => read.map(Some),
         }
     }
 
-    async fn put_aside(&self, block: i64) -> Result<(), Error> {
+    async fn put_aside(&self, block: i64, why: &str) -> Result<(), Error> {
+        if why.starts_with(connect::OF_SQLITE) {
+            self.check_disk().await?;
+        }
         let now = *self.now.lock();
         self.pools.write(move |connection| quarantine::put_aside(connection, block, now)).await
+    }
+
+    /// Reads the file as it is: SQLite calls a disk that cannot be read a damaged database.
+    async fn check_disk(&self) -> Result<(), Error> {
+        let fails = |error: std::io::Error| {
+            Error::Unavailable(format!("the disk cannot be read; nothing is put aside: {error}"))
+        };
+        let file = {
+            let mut plain = self.plain.lock();
+            match &*plain {
+                Some(file) => file.clone(),
+                None => {
+                    let file = Arc::new(std::fs::File::open(&self.path).map_err(fails)?);
+                    plain.insert(file).clone()
+                }
+            }
+        };
+        let read = move || {
+            let (mut page, mut at) = (vec![0; 1 << 20], 0);
+            loop {
+                match file.read_at(&mut page, at)? {
+                    0 => return Ok(()),
+                    read => at += read as u64,
+                }
+            }
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        read.map_err(|_| connect::closed())?.map_err(fails)
     }
 
     /// Takes the right to change runs from whoever merges: a merge gives up and is planned again, so
@@ -120,8 +161,10 @@ impl Sqlite {
     /// A part of the housekeeping.
     async fn tidy(&self, now: Timestamp, policy: &Arc<Policy>) -> Result<More, Error> {
         *self.now.lock() = now;
+        let writer = self.writer;
         let sign = move |connection: &mut Connection| {
             let meta = schema::Meta::read(connection)?;
+            writer.check(&meta)?;
             if now.as_ms() - meta.active.as_ms() >= LIFE_SIGN_MS {
                 schema::set_active(connection, now, false)?;
             }
@@ -153,7 +196,7 @@ impl Sqlite {
         if let delete::Next::Do(job) = next {
             // What was put aside is not there when it is planned again.
             match compact::run(&self.pools, job, now, policy, &self.waiting).await {
-                Err(Error::Damaged(block, _)) => self.put_aside(block).await?,
+                Err(Error::Damaged(block, why)) => self.put_aside(block, &why).await?,
                 done => done?,
             }
             return Ok(More::Yes);
@@ -231,9 +274,9 @@ impl Storage for Sqlite {
         let known = self.known.clone();
         let committed = Arc::new(AtomicBool::new(false));
         let commit = {
-            let committed = committed.clone();
+            let (writer, committed) = (self.writer, committed.clone());
             move |connection: &mut Connection| {
-                commit::commit(connection, &flush, &blocks, &known, &committed)
+                commit::commit(connection, writer, &flush, &blocks, &known, &committed)
             }
         };
         match self.pools.write(commit).await {
@@ -248,9 +291,12 @@ impl Storage for Sqlite {
 
     async fn committed(&self) -> Result<u64, Error> {
         self.pools.reopen();
-        let read = |connection: &mut Connection| {
+        let writer = self.writer;
+        let read = move |connection: &mut Connection| {
             connect::complete_checkpoint(connection)?;
-            Ok(schema::Meta::read(connection)?.flush_seq)
+            let meta = schema::Meta::read(connection)?;
+            writer.check(&meta)?;
+            Ok(meta.flush_seq)
         };
         self.pools.write(read).await
     }
@@ -363,3 +409,5 @@ pub fn query_file(path: &Path, query: &SqlQuery) -> Result<SqlAnswer, Error> {
 mod compact_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verify_tests;

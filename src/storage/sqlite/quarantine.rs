@@ -7,6 +7,7 @@ use super::super::block::{BlockError, View};
 use super::super::{Error, Gap, Missing};
 use super::connect::error;
 use super::scan::load;
+use super::verify;
 use model::{Range, SeriesId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
@@ -38,18 +39,28 @@ pub(super) fn put_aside(connection: &mut Connection, id: i64, now: Timestamp) ->
     tracing::error!(block = id, %why, "a block is damaged; it is put aside, and answers say so");
     let change =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
-    let copy = "INSERT INTO quarantine
+    let data = load(&change, id, <[u8]>::to_vec);
+    let kept = data.is_ok();
+    let copy = "INSERT OR REPLACE INTO quarantine
         SELECT id, ?2, ?3, kind, first_series, last_series, first_ms, last_ms, width_ms, rows,
-               checksum, coalesce(data, x'')
-        FROM directory LEFT JOIN block USING (id) WHERE id = ?1";
-    change.execute(copy, params![id, now.as_ms(), why]).map_err(error)?;
+               checksum, ?4
+        FROM directory WHERE id = ?1";
+    let copied = params![id, now.as_ms(), why, data.unwrap_or_default()];
+    change.execute(copy, copied).map_err(error)?;
+    let run: i64 = change
+        .query_row("SELECT run FROM directory WHERE id = ?1", [id], |row| row.get(0))
+        .map_err(error)?;
     for step in [
         "UPDATE run SET rows = rows - (SELECT rows FROM directory WHERE id = ?1)
          WHERE id = (SELECT run FROM directory WHERE id = ?1)",
-        "DELETE FROM block WHERE id = ?1",
         "DELETE FROM directory WHERE id = ?1",
     ] {
         change.execute(step, [id]).map_err(error)?;
+    }
+    verify::seal(&change, run).map_err(error)?;
+    // Where the bytes cannot even be read they cannot be given back either, and stay where they are.
+    if kept {
+        change.execute("DELETE FROM block WHERE id = ?1", [id]).map_err(error)?;
     }
     change.commit().map_err(error)
 }

@@ -8,6 +8,7 @@ use super::super::block::Block;
 use super::super::merge::Stored;
 use super::catalogue::kind_code;
 use super::connect::error;
+use super::verify;
 use model::{Kind, Timestamp};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
@@ -69,8 +70,8 @@ pub(super) struct New<'a> {
 /// Makes a run without blocks, seen by nobody.
 pub(super) fn begin(change: &Connection, new: &New<'_>) -> rusqlite::Result<i64> {
     let mut insert = change.prepare_cached(
-        "INSERT INTO run (level, state, seq, first_ms, last_ms, rows, bytes, made_ms, form)
-         VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7)",
+        "INSERT INTO run (level, state, seq, first_ms, last_ms, rows, bytes, made_ms, form, digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, 0)",
     )?;
     insert.insert(params![
         new.level as i64,
@@ -124,13 +125,20 @@ pub(super) fn add<'a>(
     grow.execute(params![run, first, last, rows, bytes]).map(drop)
 }
 
-/// Shows a run.
+/// Shows a run, which does not change from now on.
 pub(super) fn publish(change: &Connection, run: i64) -> rusqlite::Result<()> {
+    verify::seal(change, run)?;
     set_state(change, run, State::Live)
+}
+
+/// Whether a run of this state is seen.
+pub(super) fn is_live(state: Option<i64>) -> bool {
+    state == Some(State::Live as i64)
 }
 
 /// Hides a run for good.
 pub(super) fn retire(change: &Connection, run: i64) -> rusqlite::Result<()> {
+    change.prepare_cached("UPDATE run SET digest = 0 WHERE id = ?1")?.execute([run])?;
     set_state(change, run, State::Dead)
 }
 

@@ -166,5 +166,10 @@ pub(super) fn load<T>(
     let read = select.and_then(|mut select| {
         select.query_row([id], |row| Ok(read(row.get_ref(0)?.as_blob()?))).optional()
     });
-    read.map_err(error)?.ok_or_else(|| Error::Damaged(id, "it is not there".to_owned()))
+    match read.map_err(error) {
+        Ok(read) => read.ok_or_else(|| Error::Damaged(id, "it is not there".to_owned())),
+        // The pages that hold it; an error of the disk is told apart before it is put aside.
+        Err(Error::Corrupt(why)) => Err(Error::Damaged(id, why)),
+        Err(error) => Err(error),
+    }
 }

@@ -47,7 +47,8 @@ const STEPS: &[M<'_>] = &[M::up(
          description INTEGER
      ) STRICT;
      -- Sorted sets of blocks. level: 0 a flush, 1 a part of a day, 2 a day. state: 0 being written,
-     -- 1 seen, 2 replaced. seq: the last flush in it. form: what retention asked of the day.
+     -- 1 seen, 2 replaced. seq: the last flush in it. form: what retention asked of the day. digest: of
+     -- this row and its rows of the directory, as of when it was shown.
      CREATE TABLE run (
          id INTEGER PRIMARY KEY AUTOINCREMENT,
          level INTEGER NOT NULL,
@@ -58,7 +59,8 @@ const STEPS: &[M<'_>] = &[M::up(
          rows INTEGER NOT NULL,
          bytes INTEGER NOT NULL,
          made_ms INTEGER NOT NULL,
-         form TEXT NOT NULL
+         form TEXT NOT NULL,
+         digest INTEGER NOT NULL
      ) STRICT;
      -- Folds that are deleted: in the runs up to this one, those whose buckets start from first_ms to
      -- before end_ms, of these series: ids as LEB128 varints, each as the distance from the one before.
@@ -133,11 +135,28 @@ pub(super) struct Meta {
     pub(super) flush_seq: u64,
     pub(super) active: Timestamp,
     pub(super) lived: Duration,
+    writer: Writer,
+}
+
+/// Who writes to the file: anew at each start. It tells a service that the file was taken from it, which
+/// the lock beside the file cannot where it is seen under two names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Writer([u8; 16]);
+
+impl Writer {
+    /// Whether the file is still this one's.
+    pub(super) fn check(self, meta: &Meta) -> Result<(), Error> {
+        if meta.writer == self {
+            return Ok(());
+        }
+        let text = "another healthd writes to the file now; stop one of them";
+        Err(Error::Unavailable(text.to_owned()))
+    }
 }
 
 impl Meta {
     pub(super) fn read(connection: &Connection) -> Result<Self, Error> {
-        let select = "SELECT incarnation, flush_seq, active_ms, lived_ms FROM meta";
+        let select = "SELECT incarnation, flush_seq, active_ms, lived_ms, writer FROM meta";
         let mut select = connection.prepare_cached(select).map_err(error)?;
         let read = select.query_row([], |row| {
             Ok(Self {
@@ -145,15 +164,17 @@ impl Meta {
                 flush_seq: row.get::<_, i64>(1)? as u64,
                 active: Timestamp::from_ms(row.get(2)?),
                 lived: Duration::from_millis(row.get::<_, i64>(3)?.max(0) as u64),
+                writer: Writer(row.get(4)?),
             })
         });
         read.map_err(error)
     }
 }
 
-/// Brings the file to this version's form and notes the start.
-pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<(), Error> {
+/// Brings the file to this version's form, notes the start, and says who writes from now on.
+pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<Writer, Error> {
     MIGRATIONS.to_latest(connection).map_err(migration_error)?;
+    super::verify::verify(connection, now)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(error)?;
     let change = connection.transaction().map_err(error)?;
     let (incarnation, writer) = (Incarnation::random()?, Incarnation::random()?);
@@ -173,8 +194,10 @@ pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<(),
     let trim = "DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1";
     change.execute(trim, [MAX_EVENTS]).map_err(error)?;
     super::run::give_up_unpublished(&change).map_err(error)?;
+    change.execute("UPDATE meta SET writer = ?1", [writer.0]).map_err(error)?;
     change.commit().map_err(error)?;
-    set_active(connection, now, false)
+    set_active(connection, now, false)?;
+    Ok(Writer(writer.0))
 }
 
 /// Writes a sign of life; a clean one is the last before the file is closed.

@@ -20,6 +20,11 @@ use std::time::Instant;
 /// The longest statement, and the longest value.
 const MAX_STATEMENT: i32 = 64 << 10;
 const MAX_VALUE: i32 = 256 << 10;
+/// What SQLite works through by recursion: the longest pattern of LIKE and GLOB in bytes, the depth of an
+/// expression, and the parts of a compound SELECT. A thread's stack is large enough for these.
+const MAX_PATTERN: i32 = 1000;
+const MAX_DEPTH: i32 = 200;
+const MAX_PARTS: i32 = 100;
 
 /// Bytes of an answer, near enough.
 const MAX_BYTES: usize = 32 << 20;
@@ -107,6 +112,9 @@ fn scratch(shared: &Arc<Shared>) -> rusqlite::Result<Connection> {
     scratch.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     scratch.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_STATEMENT)?;
     scratch.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE)?;
+    scratch.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, MAX_PATTERN)?;
+    scratch.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, MAX_DEPTH)?;
+    scratch.set_limit(Limit::SQLITE_LIMIT_COMPOUND_SELECT, MAX_PARTS)?;
     scratch.authorizer(Some(authorize))?;
     let over = shared.clone();
     scratch.progress_handler(OPS_BETWEEN_LOOKS, Some(move || over.is_over()))?;
