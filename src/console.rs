@@ -4,7 +4,7 @@
 
 use crate::engine::{Sql, sql_error};
 use crate::serve;
-use crate::storage::{SqlAnswer, SqlValue, sqlite};
+use crate::storage::{Error, SqlAnswer, SqlValue, sqlite};
 use anyhow::{Context, bail};
 use clap::Parser;
 use serde_json::{Value, json};
@@ -88,7 +88,10 @@ impl Command {
         }
         let sql = Sql { query: self.query.clone(), max_rows: self.max_rows, deadline: None };
         let query = sql.checked(Instant::now() + self.timeout)?;
-        Ok(sqlite::query_file(&path, &query).map_err(sql_error)?)
+        match sqlite::query_file(&path, &query) {
+            Err(Error::Foreign(why)) => bail!("{}: {why}", path.display()),
+            answer => Ok(answer.map_err(sql_error)?),
+        }
     }
 
     fn ask_server(&self, url: &str) -> anyhow::Result<SqlAnswer> {

@@ -169,7 +169,10 @@ pub enum Error {
     )]
     Overloaded,
     /// Ask for less, or allow more time.
-    #[error("the deadline passed while reading; ask for a shorter range or fewer series")]
+    #[error(
+        "the deadline passed; ask for a shorter range or fewer series, allow more time, or read the answer \
+         faster"
+    )]
     Deadline,
     /// Ask again: what was read first does not go with what is there now.
     #[error("older data was merged into wider buckets while it was read; ask again")]
@@ -226,9 +229,9 @@ pub enum Error {
 impl From<storage::Error> for Error {
     fn from(error: storage::Error) -> Self {
         match error {
-            storage::Error::Invalid(text) | storage::Error::Unavailable(text) => {
-                Self::Unavailable(text)
-            }
+            storage::Error::Invalid(text)
+            | storage::Error::Unavailable(text)
+            | storage::Error::Foreign(text) => Self::Unavailable(text),
             storage::Error::Deadline => Self::Deadline,
             storage::Error::Coarser(_) => Self::Changed,
             storage::Error::Corrupt(text) => Self::Corrupt(text),
@@ -451,7 +454,7 @@ impl Engine {
     }
 
     /// When a query that starts now and has until `limit` must end.
-    fn deadline(&self, limit: Option<Instant>) -> Instant {
+    pub fn deadline(&self, limit: Option<Instant>) -> Instant {
         let own = Instant::now() + self.config.query_timeout;
         limit.map_or(own, |limit| limit.min(own))
     }

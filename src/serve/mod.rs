@@ -38,6 +38,7 @@ use tonic::service::Routes;
 use tonic::transport::server::{Server, TcpIncoming};
 use tonic_health::ServingStatus;
 
+const MAX_ANSWERS: NonZeroUsize = NonZeroUsize::new(32).expect("above 0");
 const MAX_MESSAGE_BYTES: NonZeroUsize = NonZeroUsize::new(16 << 20).expect("above 0");
 
 /// What the doors may be told.
@@ -72,6 +73,11 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub max_streams: u32,
+
+    /// The most answers of Extract and Sql that are in memory at once; more wait for a turn. Of each it
+    /// is a few megabytes
+    #[arg(long, default_value_t = MAX_ANSWERS, value_name = "ANSWERS")]
+    pub max_answers: NonZeroUsize,
 }
 
 /// How often a silent connection is asked whether it lives, and how long it may take to answer.
@@ -113,7 +119,12 @@ impl Doors {
         let (health, health_service) = tonic_health::server::health_reporter();
         let max = self.config.max_message_bytes.get();
         let ingest = ingest::Service::new(engine.clone(), stop.clone(), tasks.clone(), max);
-        let query = query::Service::new(engine.clone(), stop.clone(), tasks.clone());
+        let query = query::Service::new(
+            engine.clone(),
+            stop.clone(),
+            tasks.clone(),
+            self.config.max_answers.get(),
+        );
         let admin = admin::Service::new(engine, stop.clone(), tasks.clone());
         // Each service is told the same, and their types have nothing in common that could be told.
         let routes = Routes::new(

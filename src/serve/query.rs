@@ -6,6 +6,7 @@ use super::convert::{
 };
 use super::page::{Page, Sizes};
 use super::proto::v1;
+use super::status::too_many_answers;
 use crate::engine::{Engine, Error, Extract, Extraction, Sql};
 use crate::storage::SqlAnswer;
 use model::Selector;
@@ -13,7 +14,7 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,16 +33,37 @@ pub(super) struct Service {
     engine: Arc<Engine>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// The right to have a long answer in memory.
+    answering: Arc<Semaphore>,
+    max_answers: usize,
 }
 
 impl Service {
-    pub(super) const fn new(
+    pub(super) fn new(
         engine: Arc<Engine>,
         stop: CancellationToken,
         tasks: TaskTracker,
+        max_answers: usize,
     ) -> Self {
-        Self { engine, stop, tasks }
+        let answering = Arc::new(Semaphore::new(max_answers));
+        Self { engine, stop, tasks, answering, max_answers }
     }
+
+    /// Waits until there are few enough answers under way.
+    async fn turn(&self, deadline: Option<std::time::Instant>) -> Result<Turn, Status> {
+        let until = self.engine.deadline(deadline);
+        let turn = tokio::time::timeout_at(until.into(), self.answering.clone().acquire_owned());
+        match turn.await {
+            Ok(Ok(turn)) => Ok(Turn { _permit: turn, until }),
+            Ok(Err(_)) | Err(_) => Err(too_many_answers(self.max_answers)),
+        }
+    }
+}
+
+/// The right to answer, for so long.
+struct Turn {
+    _permit: OwnedSemaphorePermit,
+    until: std::time::Instant,
 }
 
 #[tonic::async_trait]
@@ -113,9 +135,10 @@ impl v1::query_service_server::QueryService for Service {
         request: Request<v1::ExtractRequest>,
     ) -> Result<Response<Self::ExtractStream>, Status> {
         let extract = extract(request)?;
+        let turn = self.turn(extract.deadline).await?;
         let extraction = self.engine.extract(extract).await?;
         let (answers, stream) = mpsc::channel(MESSAGES_AHEAD);
-        let mut sending = Box::pin(send(extraction, answers, self.stop.clone()));
+        let mut sending = Box::pin(send(extraction, turn, answers, self.stop.clone()));
         // A short answer is ready at once, and needs no task.
         tokio::select! {
             biased;
@@ -132,18 +155,26 @@ impl v1::query_service_server::QueryService for Service {
         request: Request<v1::SqlRequest>,
     ) -> Result<Response<Self::SqlStream>, Status> {
         let deadline = Deadline::of(&request);
+        let turn = self.turn(deadline).await?;
         let v1::SqlRequest { query, max_rows } = request.into_inner();
         let answer = self.engine.sql(Sql { query, max_rows, deadline }).await?;
         let (answers, stream) = mpsc::channel(MESSAGES_AHEAD);
-        let sending = send_table(answer, answers);
         let stop = self.stop.clone();
-        self.tasks.spawn(async move { stop.run_until_cancelled(sending).await });
+        let sending = async move {
+            let sent = send_table(answer, &answers);
+            let sent = tokio::time::timeout_at(turn.until.into(), sent);
+            if let Some(Err(_)) = stop.run_until_cancelled(sent).await {
+                drop(turn);
+                drop(answers.send(Err(Error::Deadline.into())).await);
+            }
+        };
+        self.tasks.spawn(sending);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
 
 /// Sends an answer part by part. A client that is gone ends it.
-async fn send_table(answer: SqlAnswer, answers: mpsc::Sender<Result<v1::SqlResponse, Status>>) {
+async fn send_table(answer: SqlAnswer, answers: &mpsc::Sender<Result<v1::SqlResponse, Status>>) {
     let mut message = v1::SqlResponse { columns: answer.columns, ..Default::default() };
     let mut bytes = 0;
     for row in answer.rows {
@@ -201,6 +232,7 @@ fn extract(request: Request<v1::ExtractRequest>) -> Result<Extract, Error> {
 /// Sends an extraction part by part, as fast as the client takes it.
 async fn send(
     mut extraction: Extraction,
+    turn: Turn,
     answers: mpsc::Sender<Result<v1::ExtractResponse, Status>>,
     stop: CancellationToken,
 ) {
@@ -209,7 +241,9 @@ async fn send(
         result = sending => result,
         () = answers.closed() => return,
         () = stop.cancelled() => Err(Error::Stopping),
+        () = tokio::time::sleep_until(turn.until.into()) => Err(Error::Deadline),
     };
+    drop((extraction, turn));
     if let Err(error) = result {
         // However slow the client is, it must not take what it has for all there is. One that is
         // gone ends this too.

@@ -55,12 +55,23 @@ impl From<Error> for Status {
 
 /// INVALID_ARGUMENT with the field.
 pub(super) fn invalid(field: &str, message: String) -> Status {
+    let message = bounded(message);
     let mut details = ErrorDetails::with_bad_request_violation(field, &message);
     details.set_error_info("INVALID_FIELD", DOMAIN, []);
     Status::with_error_details(Code::InvalidArgument, format!("{field}: {message}"), details)
 }
 
+/// What a header can hold: errors may tell of what was sent.
+fn bounded(message: String) -> String {
+    const MAX_CHARS: usize = 1000;
+    match message.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}...", &message[..end]),
+        None => message,
+    }
+}
+
 fn with(code: Code, message: impl Into<String>, reason: &str, retry: Option<Duration>) -> Status {
+    let message = bounded(message.into());
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, []);
     if retry.is_some() {
         details.set_retry_info(retry);
@@ -78,6 +89,14 @@ fn session(code: Code, message: String, reason: &str, name: &str, number: u64) -
 /// DEADLINE_EXCEEDED for a call whose own time ran out.
 pub(super) fn timed_out() -> Status {
     with(Code::DeadlineExceeded, "the call's deadline passed", "DEADLINE", None)
+}
+
+/// RESOURCE_EXHAUSTED for a question for which there is no turn.
+pub(super) fn too_many_answers(most: usize) -> Status {
+    let text = format!(
+        "{most} long answers are being sent, as many as HEALTH_MAX_ANSWERS allows; ask again"
+    );
+    with(Code::ResourceExhausted, text, "TOO_MANY_ANSWERS", Some(RETRY_AFTER))
 }
 
 /// UNIMPLEMENTED for a method that there is not.

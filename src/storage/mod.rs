@@ -349,7 +349,10 @@ pub enum Error {
     /// The time was up.
     #[error("the deadline passed while reading; ask for a shorter range or fewer series")]
     Deadline,
-    /// What is stored is damaged or is not ours.
+    /// The file is none that this version can use.
+    #[error("{0}")]
+    Foreign(String),
+    /// What is stored is damaged.
     #[error("{0}")]
     Corrupt(String),
     /// This part of it is damaged, and can be put aside.

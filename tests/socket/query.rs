@@ -238,6 +238,42 @@ async fn a_large_answer_comes_in_parts_and_in_full(server: Server) {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_reads_ends_and_the_next_one_gets_its_turn() {
+    let flags = ["--flush-interval=1h", "--max-answers=1", "--query-timeout=2s"];
+    let server = Server::with(Backend::Memory, &flags).await;
+    let mut client = server.client().await;
+    let t = second_ago(3000);
+    for second in 0..100 {
+        let metrics = (0..2000)
+            .map(|n| at(observation("big", &format!("m{n}"), f64::from(n)), t + second * 1000));
+        client.record(metrics.collect()).await;
+    }
+    let all = || range("big", t, t + 100_000, 1);
+    let mut unread = client.query.extract(all()).await.unwrap().into_inner();
+    // It waits for its turn, and gets it when the first one's time is over.
+    let mut other = server.client().await;
+    let one = v1::ExtractRequest { metrics: vec!["m7".to_owned()], ..all() };
+    let short = loop {
+        match other.extract(one.clone()).await {
+            Ok((series, _)) => break series,
+            Err(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+                assert!(status.message().contains("HEALTH_MAX_ANSWERS"), "{status}");
+            }
+        }
+    };
+    assert_eq!(short[0].value.len(), 100);
+    let end = loop {
+        match unread.message().await {
+            Ok(message) => assert!(message.is_some(), "it does not end as if it were whole"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(end.code(), Code::DeadlineExceeded, "{end}");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_answer_beyond_the_bound_says_what_it_left_out() {
     let flags = ["--flush-interval=1h", "--max-extract-points=100"];
     let server = Server::with(Backend::Sqlite, &flags).await;

@@ -152,6 +152,11 @@ async fn what_only_sql_would_change_is_refused(server: Server) {
         "SELECT load_extension('x')",
         "SELECT zeroblob(1000000000)",
         "SELEC",
+        // What SQLite would work through by recursion, further than a stack is deep.
+        "SELECT printf('%.*c', 262000, 'a') GLOB replace(printf('%.*c', 24000, 'x'), 'x', '*a')",
+        "SELECT printf('%.*c', 262000, 'a') LIKE replace(printf('%.*c', 24000, 'x'), 'x', '%a')",
+        &format!("SELECT {}1", "-".repeat(999).replace('-', "- ")),
+        &format!("SELECT 1 {}", "UNION ALL SELECT 1 ".repeat(400)),
         &long,
     ] {
         let request = v1::SqlRequest { query: query.to_owned(), max_rows: 0 };

@@ -329,7 +329,7 @@ pub(super) fn error(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::OperationInterrupted) => Error::Deadline,
         Some(ErrorCode::NotADatabase) => {
-            Error::Corrupt(format!("HEALTH_DB_PATH: not a SQLite database: {error}"))
+            Error::Foreign(format!("HEALTH_DB_PATH: not a SQLite database: {error}"))
         }
         Some(ErrorCode::DatabaseCorrupt) => Error::Corrupt(format!("{OF_SQLITE} {error}")),
         _ => Error::Unavailable(format!("SQLite: {error}")),

@@ -128,18 +128,15 @@ impl Sqlite {
         };
         let file = {
             let mut plain = self.plain.lock();
-            match &*plain {
-                Some(file) => file.clone(),
-                None => {
-                    let file = Arc::new(std::fs::File::open(&self.path).map_err(fails)?);
-                    plain.insert(file).clone()
-                }
+            if plain.is_none() {
+                *plain = Some(Arc::new(std::fs::File::open(&self.path).map_err(fails)?));
             }
+            plain.clone()
         };
         let read = move || {
             let (mut page, mut at) = (vec![0; 1 << 20], 0);
             loop {
-                match file.read_at(&mut page, at)? {
+                match file.as_ref().map_or(Ok(0), |file| file.read_at(&mut page, at))? {
                     0 => return Ok(()),
                     read => at += read as u64,
                 }

@@ -233,7 +233,7 @@ pub(super) fn check_readable(connection: &Connection) -> Result<(), Error> {
     match number(connection, "PRAGMA user_version")? as usize {
         version if version == STEPS.len() => Ok(()),
         version if version > STEPS.len() => Err(newer()),
-        _ => Err(Error::Corrupt(
+        _ => Err(Error::Foreign(
             "HEALTH_DB_PATH: an older healthd wrote the file; start this one on it first"
                 .to_owned(),
         )),
@@ -245,7 +245,7 @@ fn number(connection: &Connection, sql: &str) -> Result<i32, Error> {
 }
 
 fn of_another(id: i32) -> Error {
-    Error::Corrupt(format!(
+    Error::Foreign(format!(
         "HEALTH_DB_PATH: the file is a database of another program (application_id {id:#x}); \
          choose another file"
     ))
@@ -254,7 +254,7 @@ fn of_another(id: i32) -> Error {
 fn newer() -> Error {
     let text =
         "HEALTH_DB_PATH: a newer healthd wrote the file; start that one, or choose another file";
-    Error::Corrupt(text.to_owned())
+    Error::Foreign(text.to_owned())
 }
 
 /// Pages that are given back to the file system in one transaction.

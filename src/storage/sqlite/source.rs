@@ -132,6 +132,6 @@ impl Source for Snapshot {
         let (out, text) = (self.left_out.unwrap_or(0), "what they held may be missing");
         let counted = [(aside, "were put aside earlier"), (out, "are left out")];
         let told = counted.into_iter().filter(|(blocks, _)| *blocks > 0);
-        Ok(told.map(|(blocks, what)| format!("{blocks} damaged blocks {what}: {text}")).collect())
+        Ok(told.map(|(blocks, what)| format!("damaged blocks {what} ({blocks}): {text}")).collect())
     }
 }

@@ -167,11 +167,11 @@ async fn a_file_of_another_program_is_left_alone() {
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
     let before = std::fs::read(&path).unwrap();
     let error = open(directory.path(), 0).await.err().unwrap();
-    assert!(matches!(&error, Error::Corrupt(text) if text.contains("another program")), "{error}");
+    assert!(matches!(&error, Error::Foreign(text) if text.contains("another program")), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
     std::fs::write(&path, b"no database at all, but long enough to have a header of one").unwrap();
     let error = open(directory.path(), 0).await.err().unwrap();
-    assert!(matches!(&error, Error::Corrupt(text) if text.contains("HEALTH_DB_PATH")), "{error}");
+    assert!(matches!(&error, Error::Foreign(text) if text.contains("HEALTH_DB_PATH")), "{error}");
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn a_file_of_a_newer_healthd_is_left_alone() {
     fixture.close(1).await;
     fixture.plain().pragma_update(None, "user_version", 99).unwrap();
     let error = open(fixture.directory.path(), 2).await.err().unwrap();
-    assert!(matches!(&error, Error::Corrupt(text) if text.contains("newer healthd")), "{error}");
+    assert!(matches!(&error, Error::Foreign(text) if text.contains("newer healthd")), "{error}");
 }
 
 #[tokio::test]
@@ -271,10 +271,10 @@ async fn a_statement_goes_round_damage_and_says_so() {
     let answer = query_file(&path, &query).unwrap();
     assert_eq!(answer.rows, [[super::super::SqlValue::Real(2.0)]]);
     assert_eq!(answer.warnings.len(), 1, "{:?}", answer.warnings);
-    assert!(answer.warnings[0].starts_with("1 damaged blocks are left out"));
+    assert!(answer.warnings[0].starts_with("damaged blocks are left out (1)"));
     let answer = fixture.storage().sql(query).await.unwrap();
     assert_eq!(answer.rows, [[super::super::SqlValue::Real(2.0)]]);
-    assert!(answer.warnings[0].starts_with("1 damaged blocks were put aside"));
+    assert!(answer.warnings[0].starts_with("damaged blocks were put aside earlier (1)"));
 }
 
 #[tokio::test]
