@@ -104,7 +104,10 @@ const fn number(id: SeriesId) -> i64 {
     id.as_u64() as i64
 }
 
-/// The id of a text; 0 for none.
+/// The id of the text that is empty, which is not stored.
+const NO_TEXT: i64 = 0;
+
+/// The id of a text.
 fn text_id(
     change: &Transaction<'_>,
     known: &Known,
@@ -112,7 +115,7 @@ fn text_id(
     text: &str,
 ) -> Result<i64, Error> {
     if text.is_empty() {
-        return Ok(0);
+        return Ok(NO_TEXT);
     }
     if let Some(id) = added.texts.get(text).or(known.texts.get(text)) {
         return Ok(*id);
@@ -181,7 +184,7 @@ fn read_metric(
 ) -> rusqlite::Result<Option<Metric>> {
     let text = |column: &str| {
         let id: i64 = row.get(column)?;
-        Ok::<_, rusqlite::Error>(if id == 0 {
+        Ok::<_, rusqlite::Error>(if id == NO_TEXT {
             Some(Arc::default())
         } else {
             texts.get(&id).cloned()
@@ -287,7 +290,10 @@ fn read_labels(bytes: &[u8], texts: &HashMap<i64, Arc<str>>) -> Option<Labels> {
     let mut reader = Reader::new(bytes);
     let mut parts: Vec<&str> = Vec::new();
     while !reader.is_empty() {
-        parts.push(texts.get(&(reader.varint().ok()? as i64))?);
+        parts.push(match reader.varint().ok()? as i64 {
+            NO_TEXT => "",
+            id => texts.get(&id)?,
+        });
     }
     let pairs: Vec<(&str, &str)> = parts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     parts.len().is_multiple_of(2).then(|| Labels::new(pairs.into_iter()).ok()).flatten()
