@@ -8,11 +8,13 @@
 #![expect(clippy::print_stdout, reason = "what it counts is what it is for")]
 
 mod client;
+mod power;
 mod server;
 
 use clap::{Args, Parser, Subcommand};
 use client::Clients;
 use server::Server;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,10 @@ struct Command {
 enum Fault {
     /// SIGKILL in the middle of streams
     Kill(Settings),
+    /// SIGKILL at the n-th write or sync of a database file, for n from 1 on; needs strace
+    Points(Settings),
+    /// The power goes: what was not synced is gone. On a file system of its own; needs root
+    Power(Settings),
 }
 
 #[derive(Args, Clone, Copy)]
@@ -45,20 +51,25 @@ struct Settings {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let command = match &*arguments {
-        // As `cargo test` runs it beside all others.
-        [] => Command { fault: Fault::Kill(Settings { cycles: 50, seed: 1, clients: 4 }) },
+    let settings = |cycles| Settings { cycles, seed: 1, clients: 4 };
+    let faults = match &*arguments {
+        // As `cargo test` runs it beside all others: what needs nothing but the binary, for a short time.
+        [] => vec![Fault::Kill(settings(50))],
         // Names of tests that are none of these.
-        [first, ..] if !["kill", "help", "--help", "-h"].contains(&&**first) => {
+        [first, ..] if !["kill", "points", "power", "help", "--help", "-h"].contains(&&**first) => {
             println!("0 passed, 0 failed");
             return ExitCode::SUCCESS;
         }
-        _ => Command::parse(),
+        _ => vec![Command::parse().fault],
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let failed = match command.fault {
+    let done = faults.into_iter().map(|fault| match fault {
         Fault::Kill(settings) => runtime.block_on(kill(settings)),
-    };
+        Fault::Points(settings) => runtime.block_on(points(settings)),
+        Fault::Power(settings) => runtime.block_on(power::power(settings)),
+    });
+    // All of them, also after one that failed.
+    let failed = done.filter(|passed| !passed).count();
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -72,43 +83,109 @@ impl Random {
     }
 }
 
-async fn kill(settings: Settings) -> u32 {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut random = Random(settings.seed);
-    let mut clients = Clients::start(settings.clients, directory.path());
-    let (mut starts, mut failed) = (Vec::new(), 0);
-    println!(
-        "kill: {} cycles, {} clients, seed {}",
-        settings.cycles, settings.clients, settings.seed
-    );
-    for cycle in 1..=settings.cycles {
-        let begin = Instant::now();
-        let server = Server::start(&directory.path().join("health.db")).await;
-        starts.push(begin.elapsed());
-        if let Err(wrong) = clients.check(server.address).await {
-            println!("cycle {cycle}: {wrong}");
-            failed += 1;
+/// What every fault is done to, and what came of it.
+struct Rig {
+    fault: &'static str,
+    directory: tempfile::TempDir,
+    random: Random,
+    clients: Clients,
+    starts: Vec<Duration>,
+    passed: u32,
+    failed: u32,
+}
+
+impl Rig {
+    fn new(fault: &'static str, settings: Settings) -> Self {
+        let Settings { cycles, seed, clients } = settings;
+        println!("{fault}: {cycles} cycles, {clients} clients, seed {seed}");
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let clients = Clients::start(clients, directory.path());
+        let (random, starts) = (Random(seed), Vec::new());
+        Self { fault, directory, random, clients, starts, passed: 0, failed: 0 }
+    }
+
+    fn database(&self) -> PathBuf {
+        self.directory.path().join("health.db")
+    }
+
+    fn count(&mut self, of: &str, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.passed += 1,
+            Err(wrong) => {
+                println!("{} {of}: {wrong}", self.fault);
+                self.failed += 1;
+            }
         }
-        clients.stream_to(server.address);
-        // Some end before anything is durable, some in the middle of much.
-        tokio::time::sleep(Duration::from_millis(random.below(400))).await;
-        clients.pause();
+    }
+
+    /// Starts a server, and checks what it holds before anybody streams to it.
+    async fn checked(&mut self, database: &Path, of: &str) -> Server {
+        let begin = Instant::now();
+        let server = Server::start(database).await;
+        self.starts.push(begin.elapsed());
+        let outcome = self.clients.check(server.address).await;
+        self.count(of, outcome);
+        server
+    }
+
+    /// For as long as the next fault takes to come: some come before anything is durable, some in the
+    /// middle of much.
+    async fn wait(&mut self) {
+        tokio::time::sleep(Duration::from_millis(self.random.below(400))).await;
+    }
+
+    /// A last look at what is there; says whether all was as it must be.
+    async fn end(mut self, database: &Path) -> bool {
+        let server = self.checked(database, "at the end").await;
+        server.kill().await;
+        let (durable, complaints) = (self.clients.durable(), self.clients.complaints());
+        self.clients.stop().await;
+        self.starts.sort_unstable();
+        let starts = &self.starts;
+        let at = |share: f64| starts[((starts.len() - 1) as f64 * share) as usize].as_millis();
+        println!("start: p50 {} ms, p99 {} ms, most {} ms", at(0.5), at(0.99), at(1.0));
+        println!("{durable} requests durable, {complaints} complaints of clients");
+        assert!(durable > 0, "the clients got nothing done");
+        let failed = self.failed + u32::from(complaints > 0);
+        println!("{}: {} passed, {failed} failed", self.fault, self.passed);
+        failed == 0
+    }
+}
+
+async fn kill(settings: Settings) -> bool {
+    let mut rig = Rig::new("kill", settings);
+    let database = rig.database();
+    for cycle in 1..=settings.cycles {
+        let server = rig.checked(&database, &format!("cycle {cycle}")).await;
+        rig.clients.stream_to(server.address);
+        rig.wait().await;
+        rig.clients.pause();
         server.kill().await;
     }
-    let server = Server::start(&directory.path().join("health.db")).await;
-    if let Err(wrong) = clients.check(server.address).await {
-        println!("at the end: {wrong}");
-        failed += 1;
+    rig.end(&database).await
+}
+
+/// What a database file is changed by.
+const CALLS: [&str; 3] = ["pwrite64", "fsync,fdatasync", "ftruncate"];
+
+async fn points(settings: Settings) -> bool {
+    let mut rig = Rig::new("points", settings);
+    let database = rig.database();
+    for cycle in 0..settings.cycles {
+        let (call, n) = (CALLS[cycle as usize % CALLS.len()], 1 + cycle / CALLS.len() as u32);
+        // With few calls of a kind, the later ones never come.
+        let traced = Server::start_killed_at(&database, call, n).await;
+        if let Some(mut server) = traced {
+            rig.clients.stream_to(server.address);
+            let end = tokio::time::timeout(Duration::from_secs(2), server.ended()).await;
+            rig.clients.pause();
+            if end.is_err() {
+                println!("points: there is no {call} number {n}");
+                server.kill().await;
+            }
+        }
+        let server = rig.checked(&database, &format!("{call} {n}")).await;
+        server.kill().await;
     }
-    failed += u32::from(clients.complaints() > 0);
-    let durable = clients.durable();
-    server.kill().await;
-    clients.stop().await;
-    starts.sort_unstable();
-    let at = |share: f64| starts[((starts.len() - 1) as f64 * share) as usize].as_millis();
-    println!("start: p50 {} ms, p99 {} ms, most {} ms", at(0.5), at(0.99), at(1.0));
-    println!("requests that were told to be durable: {durable}");
-    assert!(durable > u64::from(settings.cycles), "the clients got nothing done");
-    println!("{} passed, {failed} failed", settings.cycles + 1 - failed.min(settings.cycles + 1));
-    failed
+    rig.end(&database).await
 }
