@@ -9,9 +9,8 @@ use super::packed::{self, Packed};
 use super::plain::{Plain, PlainTargets, Sample};
 use super::rejection::{Problem, Reason, Rejection, Rejections};
 use super::retention::Reach;
-use super::session::Opening;
 use super::{Engine, Error};
-use crate::state::{Admission, Batch, Outcome, Place, State, Ticket};
+use crate::state::{Admission, Batch, Hello, Outcome, Place, State, Ticket};
 use crate::storage::Durability;
 use model::Timestamp;
 use std::time::Duration;
@@ -223,8 +222,8 @@ impl Engine {
             let message = "count the calls of a client from 1".to_owned();
             return Err(Error::Invalid { field: "sequence", message });
         }
-        let opening = Opening { client, epoch, last_sent: sequence - 1, first_retained: 0 };
-        let opened = self.open_session(opening, false)?;
+        let hello = Hello { client, epoch, last_sent: sequence - 1, first_retained: 0 };
+        let opened = self.open_session(hello, false)?;
         if let Some(flush) = opened.flush {
             self.committed_after(flush - 1).await?;
         }

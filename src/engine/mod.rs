@@ -36,8 +36,8 @@ pub use query::{ComponentInfo, CurrentInfo, MetricInfo};
 pub use rejection::{MAX_MESSAGES, Reason, Rejection};
 pub use retention::{HOLD_IF_WRONG, Overrides, RetentionSetting};
 
-pub use crate::state::Ticket;
-pub use session::{Opened, Opening, SessionDetails};
+pub use crate::state::{Hello, Ticket};
+pub use session::{Opened, SessionDetails};
 pub use sql::{Sql, of_query as sql_error};
 
 use crate::state::{Denied, Seed, State};

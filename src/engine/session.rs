@@ -30,19 +30,6 @@ impl Life {
     }
 }
 
-/// How a client opens its session.
-#[derive(Clone, Copy, Debug)]
-pub struct Opening<'a> {
-    /// The client's name.
-    pub client: &'a str,
-    /// Its epoch.
-    pub epoch: u64,
-    /// The last request that it ever sent; 0 for none.
-    pub last_sent: u64,
-    /// The first request that it can still send; 0 if it does not say.
-    pub first_retained: u64,
-}
-
 /// An open session.
 #[derive(Debug)]
 pub struct Opened {
@@ -87,10 +74,9 @@ pub struct SessionDetails {
 impl Engine {
     /// Opens a session; from now on what other streams of the client send is refused. It may be used
     /// when [`Opened::flush`] is committed, which is asked for here.
-    pub fn open_session(&self, opening: Opening<'_>, is_stream: bool) -> Result<Opened, Error> {
-        let Opening { client, epoch, last_sent, first_retained } = opening;
-        check(opening)?;
-        let hello = Hello { client, epoch, last_sent, first_retained };
+    pub fn open_session(&self, hello: Hello<'_>, is_stream: bool) -> Result<Opened, Error> {
+        check(hello)?;
+        let client = hello.client;
         let most = self.config.max_sessions.get();
         let opened = self.state.open_session(hello, is_stream, most, self.at());
         let opened = opened.map_err(|barred| self.barred(client, 0, barred))?;
@@ -158,8 +144,8 @@ impl Engine {
     }
 }
 
-fn check(opening: Opening<'_>) -> Result<(), Error> {
-    let Opening { client, epoch, last_sent, first_retained } = opening;
+fn check(hello: Hello<'_>) -> Result<(), Error> {
+    let Hello { client, epoch, last_sent, first_retained } = hello;
     let wrong = |field, message: String| Err(Error::Invalid { field, message });
     if let Err(error) = check_name(client) {
         return wrong("client_id", format!("{client:?} {error}"));

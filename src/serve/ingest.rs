@@ -268,13 +268,13 @@ impl Conversation {
 
     /// Opens the session; comes back when it may be used.
     async fn open(&mut self, hello: &v1::Hello) -> Result<(), End> {
-        let opening = engine::Opening {
+        let hello = engine::Hello {
             client: &hello.client_id,
             epoch: hello.epoch,
             last_sent: hello.last_sent,
             first_retained: hello.first_retained,
         };
-        let opened = self.engine.open_session(opening, true);
+        let opened = self.engine.open_session(hello, true);
         let opened = opened.map_err(|error| End::Barred(error.into()))?;
         if let Some(flush) = opened.flush {
             let (answers, stop) = (self.answers.clone(), self.stop.clone());
