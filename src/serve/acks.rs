@@ -39,7 +39,7 @@ pub(super) struct Acks {
     message_bytes: usize,
     warnings: Vec<String>,
     /// Requests since the last ack.
-    pub(super) requests: u64,
+    requests: u64,
     /// Whether there is something to say, and when.
     pub(super) waiting: bool,
     pub(super) due: Instant,
@@ -114,6 +114,7 @@ impl Acks {
 
     /// Says it later.
     pub(super) fn put_off(&mut self) {
+        self.waiting = true;
         self.due = Instant::now() + ACK_EVERY;
     }
 
@@ -130,7 +131,7 @@ impl Acks {
     pub(super) fn committed(&mut self, seq: u64) {
         self.committed = seq;
         while let Some((_, through)) = self.pending.pop_front_if(|(flush, _)| *flush <= seq) {
-            self.durable_through = through;
+            self.durable_through = self.durable_through.max(through);
         }
         self.wait();
     }
@@ -161,5 +162,33 @@ impl Acks {
             durability: to_durability(self.durability).into(),
             accepted_samples: self.accepted_samples,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(acks: &mut Acks) -> (u64, u64) {
+        let ack = acks.next();
+        (ack.accepted_through, ack.durable_through)
+    }
+
+    #[test]
+    fn numbers_only_rise_also_when_requests_are_sent_again() {
+        let mut acks = Acks::new(Durability::Synced);
+        let welcome =
+            v1::Welcome { accepted_through: 10, durable_through: 5, ..v1::Welcome::default() };
+        acks.open(welcome, Some(1));
+        assert_eq!(said(&mut acks), (10, 5));
+        // Sent again, after a call moved the mark in a later flush.
+        let repeated = || Receipt { flush: Some(2), repeated: true, ..Receipt::default() };
+        acks.take(repeated(), 6);
+        acks.take(repeated(), 7);
+        assert_eq!(said(&mut acks), (10, 5));
+        acks.committed(1);
+        assert_eq!(said(&mut acks), (10, 10));
+        acks.committed(2);
+        assert_eq!(said(&mut acks), (10, 10));
     }
 }

@@ -74,8 +74,8 @@ pub struct Config {
     )]
     pub max_streams: u32,
 
-    /// The most answers of Extract and Sql that are in memory at once; more wait for a turn. Of each it
-    /// is a few megabytes
+    /// The most answers of Extract that are in memory at once, and the most of Sql; more wait for a turn.
+    /// An answer of Extract takes a few megabytes, one of Sql at most 32
     #[arg(long, default_value_t = MAX_ANSWERS, value_name = "ANSWERS")]
     pub max_answers: NonZeroUsize,
 }

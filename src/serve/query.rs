@@ -33,8 +33,9 @@ pub(super) struct Service {
     engine: Arc<Engine>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    /// The right to have a long answer in memory.
-    answering: Arc<Semaphore>,
+    /// The right to have a long answer in memory. Statements have their own: some wait long for theirs.
+    extracting: Arc<Semaphore>,
+    asking: Arc<Semaphore>,
     max_answers: usize,
 }
 
@@ -45,14 +46,18 @@ impl Service {
         tasks: TaskTracker,
         max_answers: usize,
     ) -> Self {
-        let answering = Arc::new(Semaphore::new(max_answers));
-        Self { engine, stop, tasks, answering, max_answers }
+        let turns = || Arc::new(Semaphore::new(max_answers));
+        Self { engine, stop, tasks, extracting: turns(), asking: turns(), max_answers }
     }
 
     /// Waits until there are few enough answers under way.
-    async fn turn(&self, deadline: Option<std::time::Instant>) -> Result<Turn, Status> {
+    async fn turn(
+        &self,
+        turns: &Arc<Semaphore>,
+        deadline: Option<std::time::Instant>,
+    ) -> Result<Turn, Status> {
         let until = self.engine.deadline(deadline);
-        let turn = tokio::time::timeout_at(until.into(), self.answering.clone().acquire_owned());
+        let turn = tokio::time::timeout_at(until.into(), turns.clone().acquire_owned());
         match turn.await {
             Ok(Ok(turn)) => Ok(Turn { _permit: turn, until }),
             Ok(Err(_)) | Err(_) => Err(too_many_answers(self.max_answers)),
@@ -135,7 +140,7 @@ impl v1::query_service_server::QueryService for Service {
         request: Request<v1::ExtractRequest>,
     ) -> Result<Response<Self::ExtractStream>, Status> {
         let extract = extract(request)?;
-        let turn = self.turn(extract.deadline).await?;
+        let turn = self.turn(&self.extracting, extract.deadline).await?;
         let extraction = self.engine.extract(extract).await?;
         let (answers, stream) = mpsc::channel(MESSAGES_AHEAD);
         let mut sending = Box::pin(send(extraction, turn, answers, self.stop.clone()));
@@ -155,7 +160,7 @@ impl v1::query_service_server::QueryService for Service {
         request: Request<v1::SqlRequest>,
     ) -> Result<Response<Self::SqlStream>, Status> {
         let deadline = Deadline::of(&request);
-        let turn = self.turn(deadline).await?;
+        let turn = self.turn(&self.asking, deadline).await?;
         let v1::SqlRequest { query, max_rows } = request.into_inner();
         let answer = self.engine.sql(Sql { query, max_rows, deadline }).await?;
         let (answers, stream) = mpsc::channel(MESSAGES_AHEAD);

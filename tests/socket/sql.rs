@@ -5,6 +5,7 @@ use crate::support::{
 };
 use healthd::serve::proto::v1::{self, sql_value::Kind};
 use std::process::{Command, Output};
+use std::time::Duration;
 use tonic::Code;
 
 on_both!(
@@ -214,6 +215,24 @@ async fn a_statement_that_cannot_be_stopped_keeps_nobody_else_waiting() {
     }
     let request = v1::ExtractRequest { component: "c".to_owned(), ..Default::default() };
     assert_eq!(client.extract(request).await.unwrap().0.len(), 1);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_nobody_reads_takes_no_turn_of_an_extraction() {
+    let flags = ["--max-answers=1", "--query-timeout=1h"];
+    let server = Server::with(Backend::Sqlite, &flags).await;
+    let mut client = server.client().await;
+    client.record_durably(vec![increment("c", "n", 1.0)]).await;
+    let query = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 9000)
+                 SELECT hex(zeroblob(1000)) FROM n";
+    let request = v1::SqlRequest { query: query.to_owned(), max_rows: 9000 };
+    let unread = client.query.sql(request).await.unwrap().into_inner();
+    let mut other = server.client().await;
+    let request = v1::ExtractRequest { component: "c".to_owned(), ..Default::default() };
+    let extracted = tokio::time::timeout(Duration::from_mins(1), other.extract(request)).await;
+    assert_eq!(extracted.expect("it does not wait for the table").unwrap().0.len(), 1);
+    drop(unread);
     server.stop().await.unwrap();
 }
 
