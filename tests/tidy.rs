@@ -26,19 +26,27 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
 ];
 /// The crate that the client library shares: few dependencies, and none that waits or speaks.
 const MODEL: &str = "crates/model/";
-/// What the model may not depend on: these crates, and those that begin with one and a hyphen.
-const NOT_IN_MODEL: [&str; 5] = ["healthd", "tokio", "tonic", "rusqlite", "prost"];
+/// The client library.
+const CLIENT: &str = "crates/client/";
+/// What the crates beside the server may not depend on: these, and those that begin with one and a
+/// hyphen.
+const NOT_IN: [(&str, &[&str]); 2] = [
+    (MODEL, &["healthd", "tokio", "tonic", "rusqlite", "prost"]),
+    (CLIENT, &["healthd", "rusqlite", "deadpool-sqlite", "libsqlite3-sys"]),
+];
+/// Of ours, what both may depend on.
+const SHARED: &str = "healthd-model";
 /// The only place with SQL.
 const SQL_IN: &str = "src/storage/sqlite/";
 const SQL_CRATES: [&str; 3] = ["rusqlite", "rusqlite_migration", "deadpool_sqlite"];
 const SQL_TEXTS: [&str; 2] = ["SELECT", "INSERT INTO"];
-/// The only place with protobuf and HTTP: these crates, and those that begin with one and `_`.
-const PROTOCOLS_IN: &str = "src/serve/";
+/// The only places with protobuf and HTTP: these crates, and those that begin with one and `_`.
+const PROTOCOLS_IN: [&str; 2] = ["src/serve/", CLIENT];
 const PROTOCOL_CRATES: [&str; 4] = ["tonic", "prost", "http", "axum"];
 /// Where nothing waits.
 const NEVER_WAIT: [&str; 2] = ["src/state/", MODEL];
-/// The one place that reads the wall clock.
-const CLOCK: &str = "src/engine/clock.rs";
+/// The places that read the wall clock: one of the server, one of the client.
+const CLOCKS: [&str; 2] = ["src/engine/clock.rs", "crates/client/src/clock.rs"];
 const WALL_CLOCKS: [&str; 3] = ["SystemTime", "Timestamp", "Zoned"];
 /// More than this and a file holds two things.
 const MAX_LINES: usize = 500;
@@ -52,8 +60,8 @@ fn imports_point_down_the_layers_only() {
 }
 
 #[test]
-fn the_model_needs_no_other_crate_of_ours_and_no_runtime_or_protocol() {
-    hold(model_alone);
+fn the_model_needs_no_runtime_or_protocol_and_the_client_no_server_or_sql() {
+    hold(alone);
 }
 
 #[test]
@@ -62,7 +70,7 @@ fn sql_is_in_the_sqlite_backend_only() {
 }
 
 #[test]
-fn protobuf_and_http_are_in_the_doors_only() {
+fn protobuf_and_http_are_in_the_doors_and_the_client_only() {
     hold(protocols);
 }
 
@@ -72,7 +80,7 @@ fn the_model_and_the_live_state_never_wait() {
 }
 
 #[test]
-fn one_place_reads_the_wall_clock() {
+fn one_place_of_each_reads_the_wall_clock() {
     hold(wall_clock);
 }
 
@@ -99,7 +107,7 @@ fn the_table_of_layers_names_every_module_there_is() {
 
 /// For each checker, files that break its rule: their path, their text, the lines that it must name.
 #[rustfmt::skip]
-const PLANTED: [(Checker, &str, &str, &[usize]); 34] = [
+const PLANTED: [(Checker, &str, &str, &[usize]); 36] = [
     (layers, "src/state/batch.rs", "\nuse crate::engine::Error;", &[2]),
     (layers, "src/state/mod.rs", "fn f() {\n    crate::storage::block::MAX_ROWS;\n}", &[2]),
     (layers, "src/storage/mod.rs", "use crate::state;", &[1]),
@@ -112,10 +120,12 @@ const PLANTED: [(Checker, &str, &str, &[usize]); 34] = [
     (layers, "src/config.rs", "use crate::app::App;\nuse crate::*;", &[1, 2]),
     (layers, "src/main.rs", "use healthd::storage::Storage;", &[1]),
     (layers, "src/util.rs", "", &[1]),
-    (model_alone, "crates/model/src/time.rs", "use healthd::engine::Clock;", &[1]),
-    (model_alone, "crates/model/Cargo.toml", "[dependencies]\ntokio-util = \"0.7\"", &[2]),
-    (model_alone, "crates/model/Cargo.toml", "[dev-dependencies]\nx = { package = \"tonic\" }", &[2]),
-    (model_alone, "crates/model/Cargo.toml", "[dependencies.rusqlite]\nversion = \"1\"", &[1]),
+    (alone, "crates/model/src/time.rs", "use healthd::engine::Clock;", &[1]),
+    (alone, "crates/model/Cargo.toml", "[dependencies]\ntokio-util = \"0.7\"", &[2]),
+    (alone, "crates/model/Cargo.toml", "[dev-dependencies]\nx = { package = \"tonic\" }", &[2]),
+    (alone, "crates/model/Cargo.toml", "[dependencies.rusqlite]\nversion = \"1\"", &[1]),
+    (alone, "crates/client/Cargo.toml", "[dependencies]\nhealthd = { path = \"../..\" }", &[2]),
+    (alone, "crates/client/src/lib.rs", "use healthd::state;", &[1]),
     (sql, "src/engine/query.rs", "\nuse rusqlite::Connection;", &[2]),
     (sql, "src/storage/memory.rs", "fn f() {\n    run(\"SELECT 1\");\n}", &[2]),
     (sql, "crates/model/src/fold.rs", "const SQL: &str = r#\"\n    INSERT INTO x\"#;", &[1]),
@@ -156,7 +166,7 @@ fn every_checker_catches_what_breaks_its_rule() {
 
 /// What looks like a violation and is none.
 #[rustfmt::skip]
-const INNOCENT: [(Checker, &str, &str); 18] = [
+const INNOCENT: [(Checker, &str, &str); 19] = [
     (layers, "src/state/mod.rs", "//! See crate::engine.\n/* crate::engine */\nuse model::Kind;"),
     (layers, "src/state/mod.rs", "const TEXT: &str = \"crate::engine::\\\"crate::engine::\";"),
     (layers, "src/state/mod.rs", "fn f<'a>(quote: char) -> bool { quote == '\"' || x(\"crate::engine::X\") }"),
@@ -166,8 +176,9 @@ const INNOCENT: [(Checker, &str, &str); 18] = [
     (layers, "src/collect_tests.rs", "use crate::engine;\nuse super::*;"),
     (layers, "src/main.rs", "use healthd::{app::App, config::Config, engine};"),
     (layers, "tests/socket/main.rs", "use healthd::serve::proto;"),
-    (model_alone, "crates/model/Cargo.toml", "[package]\nname = \"healthd-model\"\n[dependencies]\n# tokio"),
-    (model_alone, "Cargo.toml", "[dependencies]\ntokio = \"1\""),
+    (alone, "crates/model/Cargo.toml", "[package]\nname = \"healthd-model\"\n[dependencies]\n# tokio"),
+    (alone, "Cargo.toml", "[dependencies]\ntokio = \"1\""),
+    (alone, "crates/client/Cargo.toml", "[dependencies]\nmodel = { package = \"healthd-model\" }\ntonic = \"1\""),
     (sql, "src/storage/sqlite/scan.rs", "use rusqlite::Connection;\nconst X: &str = \"SELECT 1\";"),
     (sql, "src/engine/query.rs", "/// As rusqlite does: SELECT 1.\nstruct SELECT;"),
     (protocols, "src/serve/proto.rs", "tonic::include_proto!(\"healthd.v1\");"),
@@ -272,16 +283,18 @@ fn depth(path: &str) -> usize {
     parts + usize::from(path.ends_with("_tests.rs"))
 }
 
-fn model_alone(file: &File) -> Vec<Violation> {
-    if !file.is_in(&[MODEL]) {
+fn alone(file: &File) -> Vec<Violation> {
+    let Some((crate_, forbidden)) = NOT_IN.iter().find(|(crate_, _)| file.is_in(&[crate_])) else {
         return Vec::new();
-    }
+    };
     if file.is_rust() {
         let server = imported(&tokens(&file.text), "healthd");
-        let rule = "the model imports the server; it may import none of our crates";
-        return server.into_iter().map(|(line, _)| file.violation(line, rule)).collect();
+        let rule = format!("{crate_} imports the server; of ours it may import the model");
+        return server.into_iter().map(|(line, _)| file.violation(line, rule.clone())).collect();
     }
-    let forbidden = |word| NOT_IN_MODEL.iter().any(|name| is_or_extends(word, name, '-'));
+    let is_forbidden = |word: &&str| {
+        *word != SHARED && forbidden.iter().any(|name| is_or_extends(word, name, '-'))
+    };
     let mut in_dependencies = false;
     let mut found = Vec::new();
     for (place, line) in file.text.lines().enumerate().filter(|(_, line)| !line.starts_with('#')) {
@@ -290,8 +303,8 @@ fn model_alone(file: &File) -> Vec<Violation> {
         }
         let is_of_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
         let mut words = line.split(|c: char| !is_of_word(c));
-        if let Some(word) = words.find(|word| in_dependencies && forbidden(word)) {
-            found.push(file.violation(place + 1, format!("the model depends on {word}")));
+        if let Some(word) = words.find(is_forbidden).filter(|_| in_dependencies) {
+            found.push(file.violation(place + 1, format!("{crate_} depends on {word}")));
         }
     }
     found
@@ -311,7 +324,7 @@ fn sql(file: &File) -> Vec<Violation> {
 }
 
 fn protocols(file: &File) -> Vec<Violation> {
-    if !file.is_of_the_service() || file.is_in(&[PROTOCOLS_IN]) {
+    if !file.is_of_the_service() || file.is_in(&PROTOCOLS_IN) {
         return Vec::new();
     }
     let is_protocol = |word| PROTOCOL_CRATES.iter().any(|name| is_or_extends(word, name, '_'));
@@ -324,7 +337,7 @@ fn protocols(file: &File) -> Vec<Violation> {
             && is_root(&tokens, *at)
             && (used || follows("::"))
     });
-    let rule = |at: usize| format!("{} outside {PROTOCOLS_IN}", tokens[at].text);
+    let rule = |at: usize| format!("{} outside {}", tokens[at].text, PROTOCOLS_IN.join(" and "));
     found.map(|at| file.violation(tokens[at].line, rule(at))).collect()
 }
 
@@ -344,14 +357,14 @@ fn waits(file: &File) -> Vec<Violation> {
 }
 
 fn wall_clock(file: &File) -> Vec<Violation> {
-    if !file.is_of_the_service() || file.path == CLOCK {
+    if !file.is_of_the_service() || CLOCKS.contains(&&*file.path) {
         return Vec::new();
     }
     let tokens = tokens(&file.text);
     let reads = tokens.windows(3).filter(|three| {
         WALL_CLOCKS.contains(&three[0].text) && three[1].text == "::" && three[2].text == "now"
     });
-    let rule = format!("the wall clock is read in {CLOCK} only; take `now`");
+    let rule = format!("the wall clock is read in {} only; take `now`", CLOCKS.join(" and "));
     reads.map(|three| file.violation(three[0].line, rule.as_str())).collect()
 }
 

@@ -5,10 +5,10 @@
 //! stored.
 
 use super::round::{common, round_step, round_up};
-use super::{Engine, Error, GLOBAL};
+use super::{Engine, Error};
 use crate::state::{PendingFold, Selected};
 use crate::storage::{self, Gap, Groups, Parts, Scan, Scanned};
-use model::{Fold, Range, Selector, Series, Timestamp, Width};
+use model::{Fold, GLOBAL, Range, Selector, Series, Timestamp, Width};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -30,7 +30,7 @@ pub use ingest::{MAX_SAMPLES, Receipt, Stream};
 pub use maintain::Maintainer;
 pub use names::Name;
 pub use packed::Packed;
-pub use plain::{GLOBAL, Of, Plain, Sample, Source};
+pub use plain::{Of, Plain, Sample, Source};
 pub use preview::{Preview, Treatment};
 pub use query::{ComponentInfo, CurrentInfo, MetricInfo};
 pub use rejection::{MAX_MESSAGES, Reason, Rejection};
@@ -197,10 +197,15 @@ pub enum Error {
     },
     /// Begin a new session, and report what may be lost.
     #[error(
-        "client {0:?} has no session here, though it sent something before: this is another database, \
+        "client {client:?} has no session here, though it sent something before: this is another database, \
          or an older one; begin a new session (last_sent 0, sequences from 1)"
     )]
-    SessionUnknown(String),
+    SessionUnknown {
+        /// The client.
+        client: String,
+        /// Which life of the data this is.
+        incarnation: Incarnation,
+    },
     /// Begin a new session, and report what may be lost or counted twice.
     #[error(
         "the session of client {client:?} was forgotten after {} of silence (HEALTH_SESSION_TTL); begin \
@@ -209,6 +214,8 @@ pub enum Error {
     SessionForgotten {
         /// The client.
         client: String,
+        /// Which life of the data this is.
+        incarnation: Incarnation,
         /// How long a session is kept.
         ttl: Duration,
     },

@@ -7,17 +7,11 @@ use super::names::{Name, Names};
 use super::rejection::{Problem, Reason};
 use crate::state::{Batch, Declaration, Place, State, Targets, Value};
 use model::{
-    Kind, SeriesKey, Timestamp, canonical_labels, check_increment, check_name, check_value,
+    GLOBAL, Kind, MAX_DESCRIPTION_BYTES, MAX_UNIT_BYTES, SeriesKey, Timestamp, canonical_labels,
+    check_increment, check_name, check_text, check_value,
 };
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// The longest unit, in bytes.
-const MAX_UNIT_BYTES: usize = 64;
-/// The longest description, in bytes.
-const MAX_DESCRIPTION_BYTES: usize = 1024;
-/// The component of metrics that name none.
-pub const GLOBAL: &str = "global";
 
 /// A sample in the plain form.
 #[derive(Clone, Copy, Debug)]
@@ -80,23 +74,17 @@ pub(super) fn check_series<'a>(
     let component = if source.component.is_empty() { GLOBAL } else { source.component };
     check_name(component).map_err(|error| Problem::name("component", component, &error))?;
     check_name(source.name).map_err(|error| Problem::name("name", source.name, &error))?;
-    check_text("unit", source.unit, MAX_UNIT_BYTES)?;
-    check_text("description", source.description, MAX_DESCRIPTION_BYTES)?;
+    let texts = [
+        ("unit", source.unit, MAX_UNIT_BYTES),
+        ("description", source.description, MAX_DESCRIPTION_BYTES),
+    ];
+    for (field, text, max_bytes) in texts {
+        let wrong = |error| Problem::new(Reason::InvalidText, format!("{field} {error}"));
+        check_text(text, max_bytes).map_err(wrong)?;
+    }
     let pairs = source.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     canonical_labels(pairs, labels).map_err(|error| Problem::labels(&error))?;
     Ok(component)
-}
-
-fn check_text(field: &str, text: &str, max_bytes: usize) -> Result<(), Problem> {
-    if text.len() > max_bytes {
-        let message = format!("{field} has {} bytes; at most {max_bytes} are allowed", text.len());
-        return Err(Problem::new(Reason::InvalidText, message));
-    }
-    if text.chars().any(char::is_control) {
-        let message = format!("{field} holds a control character; leave it out");
-        return Err(Problem::new(Reason::InvalidText, message));
-    }
-    Ok(())
 }
 
 fn check_plain(value: Option<Value>) -> Result<(Kind, Value), Problem> {

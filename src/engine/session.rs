@@ -132,12 +132,15 @@ impl Engine {
     }
 
     pub(super) fn barred(&self, client: &str, sent: u64, barred: Barred) -> Error {
-        let client = client.to_owned();
+        let (client, incarnation) = (client.to_owned(), self.incarnation);
         match barred {
             Barred::Fenced(epoch) => Error::Fenced { client, epoch },
             Barred::Gap(expected) => Error::SequenceGap { expected, sent },
-            Barred::Unknown => Error::SessionUnknown(client),
-            Barred::Forgotten => Error::SessionForgotten { client, ttl: self.config.session_ttl },
+            Barred::Unknown => Error::SessionUnknown { client, incarnation },
+            Barred::Forgotten => {
+                let ttl = self.config.session_ttl;
+                Error::SessionForgotten { client, incarnation, ttl }
+            }
             Barred::TooMany(most) => Error::TooManySessions(most),
             Barred::Denied(denied) => super::denied(denied),
         }

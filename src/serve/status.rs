@@ -4,6 +4,8 @@
 //! goes to the log.
 
 use crate::engine::Error;
+use std::collections::HashMap;
+use std::fmt::Display;
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -24,16 +26,20 @@ impl From<Error> for Status {
             }
             Error::Deadline => with(Code::DeadlineExceeded, text, "DEADLINE", None),
             Error::Changed => with(Code::Aborted, text, "CHANGED", Some(RETRY_AFTER)),
-            Error::Fenced { epoch, .. } => session(Code::Aborted, text, "FENCED", "epoch", epoch),
+            Error::Fenced { epoch, .. } => {
+                session(Code::Aborted, text, "FENCED", &[("epoch", &epoch)])
+            }
             Error::SequenceGap { expected, .. } => {
-                session(Code::OutOfRange, text, "SEQUENCE_GAP", "expected", expected)
+                session(Code::OutOfRange, text, "SEQUENCE_GAP", &[("expected", &expected)])
             }
-            Error::SessionUnknown(_) => {
-                with(Code::FailedPrecondition, text, "SESSION_UNKNOWN", None)
+            Error::SessionUnknown { incarnation, .. } => {
+                let details: Details<'_> = &[("incarnation", &incarnation)];
+                session(Code::FailedPrecondition, text, "SESSION_UNKNOWN", details)
             }
-            Error::SessionForgotten { ttl, .. } => {
-                let seconds = ttl.as_secs();
-                session(Code::FailedPrecondition, text, "SESSION_FORGOTTEN", "ttl_seconds", seconds)
+            Error::SessionForgotten { incarnation, ttl, .. } => {
+                let details: Details<'_> =
+                    &[("incarnation", &incarnation), ("ttl_seconds", &ttl.as_secs())];
+                session(Code::FailedPrecondition, text, "SESSION_FORGOTTEN", details)
             }
             Error::TooManySessions(_) => {
                 with(Code::ResourceExhausted, text, "TOO_MANY_SESSIONS", None)
@@ -79,9 +85,12 @@ fn with(code: Code, message: impl Into<String>, reason: &str, retry: Option<Dura
     Status::with_error_details(code, message, details)
 }
 
-/// What a session does not take, with the number that tells what it would.
-fn session(code: Code, message: String, reason: &str, name: &str, number: u64) -> Status {
-    let details = [(name.to_owned(), number.to_string())];
+type Details<'a> = &'a [(&'a str, &'a dyn Display)];
+
+/// What a session does not take, with what a client needs to go on.
+fn session(code: Code, message: String, reason: &str, details: Details<'_>) -> Status {
+    let details = details.iter().map(|(name, value)| ((*name).to_owned(), value.to_string()));
+    let details: HashMap<String, String> = details.collect();
     let details = ErrorDetails::with_error_info(reason, DOMAIN, details);
     Status::with_error_details(code, message, details)
 }

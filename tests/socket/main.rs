@@ -11,6 +11,7 @@ mod defects;
 mod delete;
 mod documents;
 mod ingest;
+mod library;
 mod outage;
 mod process;
 mod query;

@@ -4,6 +4,8 @@
 
 /// The longest name, in bytes.
 pub const MAX_NAME_BYTES: usize = 200;
+/// The component of metrics that name none.
+pub const GLOBAL: &str = "global";
 
 /// A name that is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
