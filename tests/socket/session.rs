@@ -169,11 +169,12 @@ async fn of_two_streams_of_one_epoch_the_later_one_goes_on(server: Server) {
 async fn a_client_that_is_not_known_is_not_begun_anew(server: Server) {
     let mut client = server.client().await;
     let unknown = Stream::open(&mut client, hello("c", 1, 9)).await.err().unwrap();
-    assert_eq!(reason(&unknown), (Code::FailedPrecondition, "SESSION_UNKNOWN".to_owned()));
     let request = v1::GetSessionRequest { client_id: "c".to_owned() };
     let absent = client.ingest.get_session(request).await.unwrap_err();
     assert_eq!(absent.code(), Code::NotFound);
-    let (mut stream, _) = Stream::open(&mut client, hello("c", 1, 0)).await.unwrap();
+    let (mut stream, welcome) = Stream::open(&mut client, hello("c", 1, 0)).await.unwrap();
+    let told = format!("SESSION_UNKNOWN incarnation={}", welcome.incarnation);
+    assert_eq!(reason(&unknown), (Code::FailedPrecondition, told));
     stream.send(numbered(1)).await.unwrap();
     server.stop().await.unwrap();
 }
