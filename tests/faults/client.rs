@@ -1,9 +1,11 @@
 //! Clients that stream with sessions and write down what they are told, and the check of it.
 
 use healthd::serve::proto::v1;
+use healthd::serve::proto::v1::admin_service_client::AdminServiceClient;
 use healthd::serve::proto::v1::ingest_service_client::IngestServiceClient;
 use healthd::serve::proto::v1::metric::Value;
 use healthd::serve::proto::v1::query_service_client::QueryServiceClient;
+use healthd::serve::proto::v1::sql_value::Kind;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -19,8 +21,20 @@ use tonic::{Code, Status};
 
 /// Series of a client: they lie in several shards.
 const SERIES: u64 = 8;
-/// Requests that may be on their way.
-const AHEAD: u64 = 500;
+/// How the clients send.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    /// Requests that may be on their way and not durable.
+    pub(crate) ahead: u64,
+    /// Of so many requests one is sent twice; 0: none.
+    pub(crate) doubles: u64,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { ahead: 500, doubles: 0 }
+    }
+}
 
 /// What a request adds to a series: no two requests add the same to all.
 fn increment(sequence: u64, series: u64) -> u64 {
@@ -45,8 +59,12 @@ fn name(client: usize) -> String {
 struct Ledger {
     client: usize,
     file: parking_lot::Mutex<File>,
-    /// What it was told to be durable.
+    manner: Manner,
+    /// What it was told to be durable, and to be accepted.
     durable: AtomicU64,
+    accepted: AtomicU64,
+    /// How often it opened a stream.
+    streams: AtomicU64,
     /// How often it was told something that cannot be.
     complaints: AtomicU64,
 }
@@ -72,14 +90,14 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub(crate) fn start(count: usize, directory: &Path) -> Self {
+    pub(crate) fn start(count: usize, manner: Manner, directory: &Path) -> Self {
         let (address, told) = watch::channel(None);
         let mut tasks = JoinSet::new();
         let ledgers = (0..count).map(|client| {
             let file = File::create(directory.join(format!("ledger_{client}"))).unwrap();
-            let (durable, complaints) = (AtomicU64::new(0), AtomicU64::new(0));
+            let [durable, accepted, streams, complaints] = Default::default();
             let file = parking_lot::Mutex::new(file);
-            Arc::new(Ledger { client, file, durable, complaints })
+            Arc::new(Ledger { client, file, manner, durable, accepted, streams, complaints })
         });
         let ledgers: Vec<_> = ledgers.collect();
         for ledger in &ledgers {
@@ -101,12 +119,25 @@ impl Clients {
         self.tasks.shutdown().await;
     }
 
+    fn sum(&self, of: impl Fn(&Ledger) -> &AtomicU64) -> u64 {
+        self.ledgers.iter().map(|ledger| of(ledger).load(Ordering::SeqCst)).sum()
+    }
+
     pub(crate) fn durable(&self) -> u64 {
-        self.ledgers.iter().map(|ledger| ledger.durable.load(Ordering::SeqCst)).sum()
+        self.sum(|ledger| &ledger.durable)
+    }
+
+    pub(crate) fn accepted(&self) -> u64 {
+        self.sum(|ledger| &ledger.accepted)
+    }
+
+    /// How many streams they opened.
+    pub(crate) fn streams(&self) -> u64 {
+        self.sum(|ledger| &ledger.streams)
     }
 
     pub(crate) fn complaints(&self) -> u64 {
-        self.ledgers.iter().map(|ledger| ledger.complaints.load(Ordering::SeqCst)).sum()
+        self.sum(|ledger| &ledger.complaints)
     }
 
     /// Whether a server that nobody streams to holds what it must, and no more.
@@ -139,14 +170,52 @@ impl Clients {
             }
             let sum = |series| (1..=mark).map(|n| increment(n, series)).sum::<u64>() as f64;
             let expected: Vec<f64> = (0..SERIES).map(sum).collect();
-            if found != expected {
-                return Err(format!(
-                    "{client_id}: requests up to {mark} come to {expected:?}, and there is {found:?}"
-                ));
+            let history = history(&channel, &client_id).await?;
+            for (found, what) in [(found, "totals"), (history, "history")] {
+                if found != expected {
+                    return Err(format!(
+                        "{client_id}: requests up to {mark} come to {expected:?}, and the {what} to \
+                         {found:?}"
+                    ));
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What the stored increments of a client come to.
+async fn history(channel: &Channel, client_id: &str) -> Result<Vec<f64>, String> {
+    let query = format!(
+        "SELECT name, sum(value) FROM metrics WHERE component = '{client_id}' GROUP BY name"
+    );
+    let request = v1::SqlRequest { query, ..Default::default() };
+    let rows = QueryServiceClient::new(channel.clone()).sql(request).await;
+    let mut rows = rows.map_err(|status| status.to_string())?.into_inner();
+    let mut sums = vec![0.0; SERIES as usize];
+    while let Some(part) = rows.message().await.map_err(|status| status.to_string())? {
+        for row in part.rows {
+            let values: Vec<Kind> = row.values.into_iter().filter_map(|value| value.kind).collect();
+            let [Kind::Text(name), Kind::Real(sum)] = &values[..] else {
+                return Err(format!("a row is not a name and a sum: {values:?}"));
+            };
+            sums[name[1..].parse::<usize>().unwrap()] = *sum;
+        }
+    }
+    Ok(sums)
+}
+
+/// The server's own account of how it is, after questions that it must be able to answer.
+pub(crate) async fn ask(address: SocketAddr) -> Result<v1::GetStatusResponse, String> {
+    let failed = |status: Status| status.to_string();
+    let channel = connect(address).await.map_err(|error| error.to_string())?;
+    let mut query = QueryServiceClient::new(channel.clone());
+    query.get_current(v1::GetCurrentRequest::default()).await.map_err(failed)?;
+    let request = v1::ExtractRequest { component: name(0), ..Default::default() };
+    let mut points = query.extract(request).await.map_err(failed)?.into_inner();
+    while points.message().await.map_err(failed)?.is_some() {}
+    let status = AdminServiceClient::new(channel).get_status(v1::GetStatusRequest {}).await;
+    Ok(status.map_err(failed)?.into_inner())
 }
 
 async fn connect(address: SocketAddr) -> Result<Channel, tonic::transport::Error> {
@@ -206,7 +275,9 @@ async fn stream(
         ledger.complain(&format!("{durable} was durable, and now there is {welcome:?}"));
     }
     let mut next = welcome.accepted_through + 1;
-    let mut through = welcome.durable_through;
+    let (mut through, mut doubled) = (welcome.durable_through, 0);
+    let Manner { ahead, doubles } = ledger.manner;
+    ledger.streams.fetch_add(1, Ordering::SeqCst);
     loop {
         tokio::select! {
             ack = acks.message() => {
@@ -215,13 +286,17 @@ async fn stream(
                     ledger.complain(&format!("refused: {ack:?}"));
                 }
                 through = through.max(ack.durable_through);
+                ledger.accepted.fetch_max(ack.accepted_through, Ordering::SeqCst);
                 ledger.note(through);
             }
-            room = sender.reserve(), if next <= through + AHEAD => {
+            room = sender.reserve(), if next <= through + ahead => {
                 let Ok(room) = room else { return Ok(()) };
                 room.send(request(ledger.client, next));
                 *sent = next.max(*sent);
-                next += 1;
+                // A double is sent when its turn to be sent again comes.
+                let again = doubles > 0 && next % doubles == 0 && next > doubled;
+                doubled = next.max(doubled);
+                next += u64::from(!again);
             }
         }
     }

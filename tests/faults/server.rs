@@ -1,11 +1,52 @@
 //! The real binary as a process of its own.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
+
+/// Which binary is tried, if not the one that was built with the rig.
+pub(crate) static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// How the binary is started.
+#[derive(Clone, Default)]
+pub(crate) struct Launch {
+    /// What it is started by, with its arguments.
+    under: Vec<String>,
+    variables: Vec<(String, String)>,
+    flags: Vec<String>,
+}
+
+impl Launch {
+    /// Under strace, which does this to these calls on the files of a database.
+    pub(crate) fn injected(database: &Path, calls: &str, what: &str) -> Self {
+        let mut under = vec!["strace", "--follow-forks", "--quiet=all"];
+        if !what.starts_with("signal") {
+            // Only these calls stop: the rest is as quick as ever. Signals are not sent then.
+            under.push("--seccomp-bpf");
+        }
+        let (trace, inject) = (format!("--trace={calls}"), format!("--inject={calls}:{what}"));
+        under.extend(["--output=/dev/null", &trace, &inject]);
+        let mut under: Vec<String> = under.into_iter().map(str::to_owned).collect();
+        for suffix in ["", "-wal", "-shm"] {
+            under.extend(["-P".to_owned(), format!("{}{suffix}", database.display())]);
+        }
+        Self { under, ..Self::default() }
+    }
+
+    pub(crate) fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub(crate) fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.to_owned());
+        self
+    }
+}
 
 pub(crate) struct Server {
     child: Child,
@@ -16,28 +57,26 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it on a file, with flushes that follow each other closely.
     pub(crate) async fn start(database: &Path) -> Self {
-        let command = Command::new(env!("CARGO_BIN_EXE_healthd"));
-        Self::begin(command, database).await.unwrap_or_else(|said| panic!("no start: {said:#?}"))
+        let started = Self::launch(database, &Launch::default()).await;
+        started.unwrap_or_else(|said| panic!("no start: {said:#?}"))
     }
 
-    /// Starts it so that it is killed at the n-th call of this kind on its files. None if that comes
-    /// before it serves.
-    pub(crate) async fn start_killed_at(database: &Path, call: &str, n: u32) -> Option<Self> {
-        let mut command = Command::new("strace");
-        command.args(["--follow-forks", "--quiet=all", "--output=/dev/null"]);
-        command.arg(format!("--trace={call}"));
-        command.arg(format!("--inject={call}:signal=SIGKILL:when={n}"));
-        for suffix in ["", "-wal", "-shm"] {
-            command.arg("-P").arg(format!("{}{suffix}", database.display()));
-        }
-        command.arg(env!("CARGO_BIN_EXE_healthd"));
-        Self::begin(command, database).await.ok()
-    }
-
-    async fn begin(mut command: Command, database: &Path) -> Result<Self, Vec<String>> {
+    /// Starts it in this way. If it ends before it serves: what it said.
+    pub(crate) async fn launch(database: &Path, launch: &Launch) -> Result<Self, Vec<String>> {
+        let binary = BINARY.get().map_or(Path::new(env!("CARGO_BIN_EXE_healthd")), |path| path);
+        let mut command = match launch.under.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
         command.args(["--listen=127.0.0.1:0", "--collect-interval=0", "--flush-interval=20ms"]);
-        command.arg("--db-path").arg(database).env_remove("RUST_LOG");
-        let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        command.arg("--db-path").arg(database).args(&launch.flags).env_remove("RUST_LOG");
+        command.envs(launch.variables.iter().map(|(name, value)| (name, value)));
+        let child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();
         while let Some(line) = log.next_line().await.unwrap() {
@@ -68,6 +107,14 @@ impl Server {
     /// Waits until it has ended by itself.
     pub(crate) async fn ended(&mut self) {
         self.child.wait().await.unwrap();
+    }
+
+    /// The most memory that it ever had, in MiB.
+    pub(crate) fn most_memory(&self) -> u64 {
+        let pid = self.traced().map(|pid| pid.as_raw_nonzero().get() as u32).or(self.child.id());
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.unwrap())).unwrap();
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        most.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
     fn traced(&self) -> Option<rustix::process::Pid> {
