@@ -4,7 +4,15 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 const INGEST: &str = "healthd/v1/ingest_service.proto";
 
+/// Plants faults for the rig of faults to catch; see src/canary.rs.
+const CANARY: &str = "HEALTHD_CANARY";
+
 fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-env-changed={CANARY}");
+    println!("cargo::rustc-check-cfg=cfg(canary)");
+    if env::var_os(CANARY).is_some() {
+        println!("cargo::rustc-cfg=canary");
+    }
     println!("cargo::rerun-if-changed=proto");
     let files = [INGEST, "healthd/v1/query_service.proto", "healthd/v1/admin_service.proto"];
     // Comments and imports stay in: server reflection is the manual that a grpcurl user reads.

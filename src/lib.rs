@@ -12,9 +12,11 @@
 //! | 2 | [`engine`] | the verbs: ingest, flush, query, extract, SQL, preview, delete; plain values in and out |
 //! | 1 | [`state`] | the sharded live state: no I/O, no async |
 //! | 1 | [`storage`] | the `Storage` trait and its two backends: memory, sqlite |
+//! | 0 | [`canary`] | faults planted on purpose, in a build of their own |
 //! | 0 | [`model`] | the nouns, a crate of its own: time, names, series, folds |
 
 pub mod app;
+pub mod canary;
 pub mod collect;
 pub mod config;
 pub mod console;

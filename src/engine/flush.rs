@@ -5,6 +5,7 @@
 
 use super::Clock;
 use super::session::Life;
+use crate::canary::Canary;
 use crate::state::{Frozen, State};
 use crate::storage::{Commit, Error, Flush, Storage};
 use std::sync::Arc;
@@ -94,6 +95,9 @@ impl Flusher {
         let seq = frozen.seq();
         self.progress.send_modify(|progress| progress.begun = Some(Instant::now()));
         let flush = Arc::new(self.sorted(frozen).await);
+        if Canary::AckBeforeCommit.is_planted() {
+            self.progress.send_modify(|progress| progress.committed = seq);
+        }
         let (mut wait, mut unknown) = (BACKOFF.0, false);
         while let Err(error) = self.attempt(&flush, &mut unknown).await {
             if self.progress.borrow().failure.is_none() {
@@ -121,7 +125,7 @@ impl Flusher {
         if *unknown {
             let committed = self.storage.committed().await?;
             *unknown = false;
-            if committed >= flush.seq {
+            if committed >= flush.seq && !Canary::BlindRetry.is_planted() {
                 return Ok(());
             }
         }

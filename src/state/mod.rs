@@ -16,6 +16,7 @@ pub use catalogue::{Component, Selected};
 pub use frozen::Frozen;
 pub use sessions::{Admission, Admitted, At, Barred, Hello, Opened, SessionInfo, Ticket};
 
+use crate::canary::Canary;
 use catalogue::Catalogue;
 use hashbrown::DefaultHashBuilder;
 use log::Copying;
@@ -202,10 +203,15 @@ impl State {
     /// [`State::committed`]. None when nothing is pending. Stops ingest for 16 pointer swaps.
     /// Panics while a frozen generation is not yet committed: there is one at a time.
     pub fn freeze(&self) -> Option<Arc<Frozen>> {
+        let mut parts = Vec::with_capacity(SHARDS);
+        if Canary::NoCut.is_planted() && self.cut.read().since.lock().is_some() {
+            parts.extend(self.shards[..SHARDS / 2].iter().map(|shard| shard.lock().take()));
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         let mut cut = self.cut.write();
         assert!(cut.frozen.is_none(), "one generation is in flight at a time");
         let since = cut.since.get_mut().take()?;
-        let parts = self.shards.iter().map(|shard| shard.lock().take()).collect();
+        parts.extend(self.shards[parts.len()..].iter().map(|shard| shard.lock().take()));
         let room = std::mem::take(&mut *self.room.lock());
         let width = self.widths[cut.width];
         let marks = std::mem::take(cut.marks.get_mut());

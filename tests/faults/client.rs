@@ -77,8 +77,10 @@ impl Ledger {
     }
 
     fn complain(&self, of: &str) {
-        println!("{}: {of}", name(self.client));
-        self.complaints.fetch_add(1, Ordering::SeqCst);
+        // Who has a reason may have it again and again.
+        if self.complaints.fetch_add(1, Ordering::SeqCst) < 3 {
+            println!("{}: {of}", name(self.client));
+        }
     }
 }
 

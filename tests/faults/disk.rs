@@ -117,9 +117,13 @@ pub(crate) async fn errors(settings: Settings) -> bool {
     let (begin, mut cycle) = (Instant::now(), 0);
     while begin.elapsed() < settings.duration() {
         cycle += 1;
-        let (first, step) = (1 + rig.random.below(30), 1 + rig.random.below(6));
-        let launch =
-            Launch::injected(&database, SYNCS, &format!("error=EIO:when={first}+{step}"));
+        let first = 1 + rig.random.below(30);
+        // Now and then, or several at once: then also what would put an error right fails.
+        let when = match rig.random.below(2) {
+            0 => format!("{first}+{}", 1 + rig.random.below(6)),
+            _ => format!("{first}..{}", first + 1 + rig.random.below(4)),
+        };
+        let launch = Launch::injected(&database, SYNCS, &format!("error=EIO:when={when}"));
         // A server whose first commit fails does not start.
         if let Ok(server) = Server::launch(&database, &launch).await {
             rig.clients.stream_to(server.address);
@@ -131,7 +135,7 @@ pub(crate) async fn errors(settings: Settings) -> bool {
             }
             rig.kill(server).await;
         }
-        let server = rig.checked(&database, &format!("cycle {cycle}: EIO at {first}+{step}")).await;
+        let server = rig.checked(&database, &format!("cycle {cycle}: EIO at {when}")).await;
         server.kill().await;
     }
     rig.end(&database).await

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "in a rig a panic is the report")]
 #![expect(clippy::print_stdout, reason = "what it counts is what it is for")]
 
+mod canary;
 mod client;
 mod clock;
 mod disk;
@@ -60,6 +61,8 @@ enum Fault {
     Clock(Settings),
     /// SIGKILL of an application that sends with the client library
     Library(Settings),
+    /// Planted faults are caught; needs a binary that has them, and what those faults need
+    Canaries(Settings),
     /// The application of `library`
     #[command(hide = true)]
     Sender(library::Sender),
@@ -108,6 +111,7 @@ async fn run(fault: Fault) -> bool {
         Fault::Cuts(settings) => net::cuts(settings).await,
         Fault::Clock(settings) => clock::clock(settings).await,
         Fault::Library(settings) => library::library(settings).await,
+        Fault::Canaries(settings) => canary::canaries(settings).await,
         Fault::Sender(sender) => library::send(sender).await,
     }
 }

@@ -17,26 +17,38 @@ pub(crate) async fn kill(settings: Settings) -> bool {
 }
 
 /// What a database file is changed by.
-const CALLS: [&str; 3] = ["pwrite64", "fsync,fdatasync", "ftruncate"];
+const CALLS: [&str; 3] = ["pwrite64", "fsync,fdatasync", "ftruncate,rename,unlink,unlinkat"];
 
 pub(crate) async fn points(settings: Settings) -> bool {
     let mut rig = Rig::new("points", settings);
     let database = rig.database();
-    for cycle in 0..settings.cycles {
-        let (call, n) = (CALLS[cycle as usize % CALLS.len()], 1 + cycle / CALLS.len() as u32);
-        let launch = Launch::injected(&database, call, &format!("signal=SIGKILL:when={n}"));
-        // With few calls of a kind, the later ones never come.
-        if let Ok(mut server) = Server::launch(&database, &launch).await {
-            rig.clients.stream_to(server.address);
-            let end = tokio::time::timeout(Duration::from_secs(2), server.ended()).await;
-            rig.clients.pause();
-            if end.is_err() {
-                println!("points: there is no {call} number {n}");
-                server.kill().await;
+    let (mut calls, mut reached) = (CALLS.to_vec(), 0);
+    for n in 1.. {
+        for call in std::mem::take(&mut calls) {
+            let launch = Launch::injected(&database, call, &format!("signal=SIGKILL:when={n}"));
+            let mut is_reached = true;
+            // Some come before it serves.
+            if let Ok(mut server) = Server::launch(&database, &launch).await {
+                rig.clients.stream_to(server.address);
+                let end = tokio::time::timeout(Duration::from_secs(3), server.ended()).await;
+                is_reached = end.is_ok();
+                rig.kill(server).await;
+            }
+            let server = rig.checked(&database, &format!("{call} {n}")).await;
+            server.kill().await;
+            // What does not come so often does not come more often.
+            if is_reached {
+                reached += 1;
+                calls.push(call);
+            } else {
+                println!("points: there is no number {n} of {call}");
             }
         }
-        let server = rig.checked(&database, &format!("{call} {n}")).await;
-        server.kill().await;
+        if reached >= settings.cycles {
+            break;
+        }
+        assert!(!calls.is_empty(), "there are {reached} points only");
     }
+    println!("points: killed at {reached}");
     rig.end(&database).await
 }

@@ -11,6 +11,9 @@ use tokio::task::JoinSet;
 /// Which binary is tried, if not the one that was built with the rig.
 pub(crate) static BINARY: OnceLock<PathBuf> = OnceLock::new();
 
+/// The fault that is planted in it, if it has them.
+pub(crate) static PLANTED: parking_lot::Mutex<Option<&str>> = parking_lot::Mutex::new(None);
+
 /// How the binary is started.
 #[derive(Clone, Default)]
 pub(crate) struct Launch {
@@ -74,6 +77,7 @@ impl Server {
         };
         command.args(["--listen=127.0.0.1:0", "--collect-interval=0", "--flush-interval=20ms"]);
         command.arg("--db-path").arg(database).args(&launch.flags).env_remove("RUST_LOG");
+        command.envs(PLANTED.lock().map(|name| ("HEALTH_CANARY", name)));
         command.envs(launch.variables.iter().map(|(name, value)| (name, value)));
         let child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -93,13 +97,13 @@ impl Server {
         Err(said)
     }
 
-    /// SIGKILL; comes back when it is gone.
+    /// SIGKILL, if it has not ended by itself; comes back when it is gone.
     pub(crate) async fn kill(mut self) {
         // Whoever traces it would leave it running.
         if let Some(traced) = self.traced() {
             rustix::process::kill_process(traced, rustix::process::Signal::KILL).unwrap();
             self.child.wait().await.unwrap();
-        } else {
+        } else if self.child.id().is_some() {
             self.child.kill().await.unwrap();
         }
     }
