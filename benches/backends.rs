@@ -74,7 +74,7 @@ async fn open(backend: Backend, directory: &Path) -> Arc<dyn Storage> {
             Arc::new(storage.expect("the system gives random numbers"))
         }
         Backend::Sqlite => {
-            let config = sqlite::Config { db_path: directory.join("health.db") };
+            let config = sqlite::Config::at(&directory.join("health.db"));
             Arc::new(Sqlite::open(&config, NOW).await.expect("a new file can be made"))
         }
     }

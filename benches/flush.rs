@@ -96,7 +96,7 @@ impl DatabaseFile {
         // fsync costs nothing.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
         let directory = directory.expect("the build's directory can be written to");
-        let config = sqlite::Config { db_path: directory.path().join("health.db") };
+        let config = sqlite::Config::at(&directory.path().join("health.db"));
         let runtime = Runtime::new().expect("threads can be started");
         let storage = runtime.block_on(Sqlite::open(&config, NOW));
         let storage = storage.expect("a new file can be made");

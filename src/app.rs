@@ -40,7 +40,10 @@ impl App {
             Arc::new(Memory::new(&config.memory)?)
         };
         let (engine, flusher, maintainer) = Engine::open(config.engine, storage, clock).await?;
-        let collector = Collector::new(engine.clone(), &config.collect);
+        let collector = match engine.read_only() {
+            Some(_) => None,
+            None => Collector::new(engine.clone(), &config.collect),
+        };
         let stop_timeout = config.stop_timeout;
         Ok(Self { doors, engine, flusher, maintainer, collector, stop_timeout })
     }

@@ -31,7 +31,7 @@ impl Stored {
     pub(crate) async fn new(series: u32, retention: &str) -> Self {
         // Beside the build: the usual directory for temporary files may be in memory.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        let config = sqlite::Config { db_path: directory.path().join("health.db") };
+        let config = sqlite::Config::at(&directory.path().join("health.db"));
         let storage = Sqlite::open(&config, BEGIN).await.expect("a new file opens");
         storage.recover().await.expect("an empty file is read");
         let retention = retention.parse().expect("a retention");

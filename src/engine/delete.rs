@@ -52,6 +52,9 @@ impl Engine {
             return Err(Error::Invalid { field: "component", message });
         }
         let range = range(&request)?;
+        if !request.dry_run {
+            self.writable()?;
+        }
         let selected = self.find(&request.selector)?;
         let deadline = request.deadline.unwrap_or_else(|| Instant::now() + TIMEOUT);
         let seen: Vec<_> = selected.iter().map(|one| self.state.current(one.place)).collect();

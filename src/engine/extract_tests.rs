@@ -15,7 +15,7 @@ const STEPS: u64 = 1000;
 #[tokio::test]
 async fn an_answer_whose_buckets_got_wider_between_its_parts_is_to_be_asked_for_again() {
     let directory = tempfile::tempdir().unwrap();
-    let config = sqlite::Config { db_path: directory.path().join("health.db") };
+    let config = sqlite::Config::at(&directory.path().join("health.db"));
     let storage = Arc::new(Sqlite::open(&config, NOW).await.unwrap());
     let config = Config::default();
     let retention = config.retention.0.clone();

@@ -172,7 +172,7 @@ impl Engine {
             let staging = packed::Staging { state, window, dictionary, first };
             packed.stage(&staging, &mut stream.packed, &mut refused);
         }
-        let intake = self.state.intake(now).map_err(super::denied)?;
+        let intake = self.state.intake(now).map_err(|denied| self.denied(denied))?;
         let mut admitted = None;
         if let Some((ticket, sequence)) = session {
             let admission = intake.admit(ticket, sequence);

@@ -47,6 +47,7 @@ impl Maintainer {
         config: &Config,
     ) -> Self {
         let ages = Ages { wall: clock.now(), monotonic: Instant::now(), jumped: false };
+        let is_read_only = storage.read_only().is_some();
         let overrides = config.retention_file.clone().unwrap_or_default();
         let misfit = overrides.misfit(&config.retention.0);
         if let Some(misfit) = &misfit {
@@ -63,7 +64,7 @@ impl Maintainer {
             retention: config.retention.0.clone(),
             overrides,
             resolved: (0, Vec::new()),
-            hold: config.retention_hold || misfit.is_some(),
+            hold: config.retention_hold || misfit.is_some() || is_read_only,
             failing: false,
             life,
             session_ttl: config.session_ttl,

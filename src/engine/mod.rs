@@ -225,6 +225,9 @@ pub enum Error {
     /// The service stops; send it to the next one.
     #[error("the service is stopping; connect again")]
     Stopping,
+    /// What is stored can only be asked about.
+    #[error("{0}")]
+    ReadOnly(String),
     /// The storage does not work now; trying again may help.
     #[error("the storage does not answer: {0}")]
     Unavailable(String),
@@ -244,13 +247,6 @@ impl From<storage::Error> for Error {
             storage::Error::Corrupt(text) => Self::Corrupt(text),
             damaged @ storage::Error::Damaged(..) => Self::Corrupt(damaged.to_string()),
         }
-    }
-}
-
-const fn denied(denied: Denied) -> Error {
-    match denied {
-        Denied::Full => Error::Overloaded,
-        Denied::Closed => Error::Stopping,
     }
 }
 
@@ -293,6 +289,8 @@ pub struct Status {
     pub storage: Result<storage::Status, String>,
     /// Why the last flush failed, while it is not made good.
     pub failure: Option<String>,
+    /// Why nothing is taken in, if so.
+    pub read_only: Option<String>,
     /// Folds that are not committed.
     pub pending_folds: u64,
     /// The age of the oldest sample that is not committed.
@@ -331,6 +329,9 @@ impl Engine {
             config.max_series.get(),
             config.max_pending_bytes.get(),
         ));
+        if storage.read_only().is_some() {
+            state.close();
+        }
         let (flusher, flush) = Flusher::new(
             state.clone(),
             storage.clone(),
@@ -354,6 +355,22 @@ impl Engine {
             rejected: rejection::Tally::default(),
         };
         Ok((Arc::new(engine), flusher, maintainer))
+    }
+
+    /// Why nothing is taken in or changed, if so, whatever is asked.
+    pub fn read_only(&self) -> Option<&str> {
+        self.storage.read_only()
+    }
+
+    fn writable(&self) -> Result<(), Error> {
+        self.read_only().map_or(Ok(()), |why| Err(Error::ReadOnly(why.to_owned())))
+    }
+
+    fn denied(&self, denied: Denied) -> Error {
+        match denied {
+            Denied::Full => Error::Overloaded,
+            Denied::Closed => self.writable().err().unwrap_or(Error::Stopping),
+        }
     }
 
     /// The time now.
@@ -449,6 +466,7 @@ impl Engine {
             durability: self.storage.durability(),
             storage,
             failure: self.flush.progress().borrow().failure.clone(),
+            read_only: self.read_only().map(str::to_owned),
             pending_folds: self.pending_folds(),
             flush_lag: self.state.pending_since().map(|since| now.since(since)),
             sessions: self.state.session_count() as u64,

@@ -142,7 +142,7 @@ impl Engine {
                 Error::SessionForgotten { client, incarnation, ttl }
             }
             Barred::TooMany(most) => Error::TooManySessions(most),
-            Barred::Denied(denied) => super::denied(denied),
+            Barred::Denied(denied) => self.denied(denied),
         }
     }
 }

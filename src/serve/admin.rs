@@ -151,11 +151,13 @@ fn to_storage(status: Status) -> v1::StorageStatus {
         Ok(storage) => (storage, None),
         Err(error) => (crate::storage::Status::default(), Some(error)),
     };
-    let error = status.failure.or(silent);
-    let state = match &error {
-        None => v1::StorageState::Ok,
-        Some(_) => v1::StorageState::Failing,
+    let failing = status.failure.or(silent);
+    let state = match (&failing, &status.read_only) {
+        (_, Some(_)) => v1::StorageState::ReadOnly,
+        (Some(_), None) => v1::StorageState::Failing,
+        (None, None) => v1::StorageState::Ok,
     };
+    let error = status.read_only.or(failing);
     v1::StorageStatus {
         backend: status.backend.to_owned(),
         state: state.into(),

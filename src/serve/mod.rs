@@ -125,6 +125,7 @@ impl Doors {
             tasks.clone(),
             self.config.max_answers.get(),
         );
+        let read_only = engine.read_only().is_some();
         let admin = admin::Service::new(engine, stop.clone(), tasks.clone());
         // Each service is told the same, and their types have nothing in common that could be told.
         let routes = Routes::new(
@@ -154,10 +155,15 @@ impl Doors {
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-        let services =
-            ["", "healthd.v1.IngestService", "healthd.v1.QueryService", "healthd.v1.AdminService"];
+        let services = ["healthd.v1.QueryService", "healthd.v1.AdminService"];
+        // The whole of it serves when samples are taken in.
+        let whole = ["", "healthd.v1.IngestService"];
+        let takes_in = if read_only { ServingStatus::NotServing } else { ServingStatus::Serving };
         for service in services {
             health.set_service_status(service, ServingStatus::Serving).await;
+        }
+        for service in whole {
+            health.set_service_status(service, takes_in).await;
         }
         let draining = drain::Draining::new(stop.clone());
         let router = routes
@@ -168,7 +174,7 @@ impl Doors {
             .layer(tower::layer::layer_fn(move |inner| call::Calls::new(inner, max)));
         let stopping = async move {
             stop.cancelled().await;
-            for service in services {
+            for service in services.into_iter().chain(whole) {
                 health.set_service_status(service, ServingStatus::NotServing).await;
             }
         };

@@ -45,6 +45,7 @@ impl From<Error> for Status {
                 with(Code::ResourceExhausted, text, "TOO_MANY_SESSIONS", None)
             }
             Error::Stopping => with(Code::Unavailable, text, "STOPPING", Some(RETRY_AFTER)),
+            Error::ReadOnly(_) => with(Code::Unavailable, text, "READ_ONLY", None),
             Error::Unavailable(cause) => {
                 tracing::warn!(cause, "a call failed because the storage does not work");
                 let text = "the storage does not answer; try again, and see AdminService.GetStatus";

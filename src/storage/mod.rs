@@ -387,6 +387,11 @@ pub trait Storage: Send + Sync + 'static {
     /// What a commit is worth.
     fn durability(&self) -> Durability;
 
+    /// Why nothing can be added to what is stored, if so.
+    fn read_only(&self) -> Option<&str> {
+        None
+    }
+
     /// What is stored. Called once, before the first commit.
     async fn recover(&self) -> Result<Recovered, Error>;
 

@@ -116,6 +116,9 @@ pub(crate) async fn power(settings: Settings, on: FileSystem) -> bool {
         rig.wait().await;
         let before = rows(&control);
         let unsynced = write_unsynced(&control);
+        // Where the power goes, nobody says anything any more. A file system that is shut down lets its
+        // processes live, and an fsync that is under way may come back as if all were well.
+        server.freeze();
         disk.cut();
         rig.clients.pause();
         server.kill().await;

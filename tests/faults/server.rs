@@ -97,6 +97,12 @@ impl Server {
         Err(said)
     }
 
+    /// Stops it where it is; what it has asked the kernel for goes on.
+    pub(crate) fn freeze(&self) {
+        let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
+        rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::STOP).unwrap();
+    }
+
     /// SIGKILL, if it has not ended by itself; comes back when it is gone.
     pub(crate) async fn kill(mut self) {
         // Whoever traces it would leave it running.

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod clients;
+mod damage;
 mod defects;
 mod delete;
 mod documents;

@@ -80,8 +80,14 @@ impl Server {
 
     /// Stops it cleanly and starts it again on the same file.
     pub(crate) async fn restart(self, flags: &[&str]) -> Self {
+        self.restart_with(flags, |_| {}).await
+    }
+
+    /// The same, with something done to its file in between.
+    pub(crate) async fn restart_with(self, flags: &[&str], between: impl FnOnce(&Path)) -> Self {
         self.stop.cancel();
         self.running.await.unwrap().unwrap();
+        between(&self.directory.path().join("health.db"));
         Self::at(self.backend, self.directory, flags).await
     }
 }

@@ -9,7 +9,7 @@ use super::connect::error;
 use super::sql::Names;
 use model::{ComponentId, Kind, Labels, Metric, Series, SeriesId};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What the file holds, so that a commit need not look it up.
@@ -174,6 +174,29 @@ pub(super) fn load(connection: &Connection) -> Result<(Known, Vec<Series>), Erro
         Some(id) => Err(nameless(id)),
         None => Ok((known, series)),
     }
+}
+
+/// Gives a name to texts that series refer to and that are lost: a name of which one can tell that.
+pub(super) fn name_nameless(connection: &Connection) -> Result<(), Error> {
+    let mut wanted = BTreeSet::new();
+    each(connection, "SELECT labels, name, unit, description FROM series", [], |row| {
+        let mut reader = Reader::new(row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default());
+        while let Some(id) = reader.varint().ok().and_then(|id| i64::try_from(id).ok()) {
+            wanted.insert(id);
+        }
+        for column in 1..=3 {
+            wanted.extend(row.get::<_, Option<i64>>(column)?);
+        }
+        Ok(())
+    })?;
+    wanted.remove(&NO_TEXT);
+    let mut insert = connection
+        .prepare("INSERT OR IGNORE INTO text (id, text) VALUES (?1, printf('lost_%d', ?1))")
+        .map_err(error)?;
+    for id in wanted {
+        insert.execute([id]).map_err(error)?;
+    }
+    Ok(())
 }
 
 /// The metric of a row that says what it is; none if it names a text that is not there.

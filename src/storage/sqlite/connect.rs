@@ -298,11 +298,13 @@ fn pool(
         .map_err(|error| unavailable(&error))
 }
 
-fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Both hold from the file's creation only, so they come before the first table.
-    connection.pragma_update(None, "page_size", 4096)?;
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // They hold from the file's creation only; later they would only be written once more.
+    if connection.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0))? == 0 {
+        connection.pragma_update(None, "page_size", 4096)?;
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // NORMAL would lose acknowledged commits in a power cut.
     let synchronous = if Canary::NoSync.is_planted() { "NORMAL" } else { "FULL" };

@@ -6,13 +6,16 @@
 mod catalogue;
 mod commit;
 mod compact;
+mod config;
 mod connect;
 mod current;
 mod delete;
 mod plan;
 mod preview;
 mod quarantine;
+mod recovery;
 mod run;
+mod salvage;
 mod scan;
 mod schema;
 mod session;
@@ -27,9 +30,11 @@ use super::{Scan, Scanned, SqlAnswer, SqlQuery, Status, Storage, block};
 use async_trait::async_trait;
 use catalogue::Known;
 use compact::STEP_BYTES;
+pub use config::Config;
 use connect::Pools;
 use model::Timestamp;
 use parking_lot::Mutex;
+use recovery::Remedy;
 use rusqlite::Connection;
 use schema::Writer;
 use source::{Damaged, Snapshot};
@@ -39,15 +44,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
-
-/// What the SQLite backend may be told.
-#[derive(Clone, Debug, clap::Args)]
-#[group(skip)]
-pub struct Config {
-    /// The database file. It is made if it is not there
-    #[arg(long, default_value = "health.db", value_name = "FILE")]
-    pub db_path: PathBuf,
-}
 
 /// How long nothing was flushed when the file is brought to its smallest form.
 const IDLE: Duration = Duration::from_secs(10);
@@ -76,22 +72,86 @@ pub struct Sqlite {
     plain: Mutex<Option<Arc<std::fs::File>>>,
     /// Keeps a second server off the same file, until it is closed.
     lock: Mutex<Option<std::fs::File>>,
+    /// What was found when it was opened.
+    recovered: Mutex<Option<Recovered>>,
+    /// Why nothing is to be added, if so.
+    read_only: Option<String>,
 }
 
 impl Sqlite {
     /// Opens the file, makes it if it is not there, and brings it to this version's form. Refuses a
-    /// file of another program, of a newer healthd, or that another healthd has open.
+    /// file of another program, of a newer healthd, or that another healthd has open. One that is damaged
+    /// is put aside for what can be read of it, or what can be read can only be read; see
+    /// [`Config::allow_empty_start`].
     pub async fn open(config: &Config, now: Timestamp) -> Result<Self, Error> {
         connect::check_version()?;
         connect::check_path(&config.db_path)?;
         let path = connect::resolve(&config.db_path);
-        // Before anything is set: even a pragma changes a file.
-        schema::check_ours(&path)?;
+        // Nothing is put beside a file of somebody else.
+        match schema::check_ours(&path) {
+            Ok(()) | Err(Error::Corrupt(_)) => {}
+            Err(foreign) => return Err(foreign),
+        }
         let lock = connect::lock(&path)?;
-        let pools = Pools::new(&path)?;
+        recovery::complete(&path)?;
+        let mut opened = match Self::open_file(&path, now).await {
+            Err(Error::Corrupt(why)) => {
+                tracing::error!(file = %path.display(), why, "the database cannot be used as it is");
+                Self::remedied(path, config.allow_empty_start, now).await?
+            }
+            opened => {
+                recovery::forget_readable(&path)?;
+                opened?
+            }
+        };
+        opened.lock = Mutex::new(Some(lock));
+        Ok(opened)
+    }
+
+    /// What is made of a file that cannot be used as it is.
+    async fn remedied(path: PathBuf, may_lose: bool, now: Timestamp) -> Result<Self, Error> {
+        let file = path.clone();
+        let remedy = move || {
+            let remedy = recovery::decide(recovery::examine(&file, may_lose));
+            let backup = match &remedy {
+                Remedy::Stop(why) => {
+                    return Err(Error::Unavailable(format!(
+                        "HEALTH_DB_PATH: the disk fails, and nothing is done about the database: {why}"
+                    )));
+                }
+                Remedy::TryAgain => return Ok((file, None)),
+                Remedy::OnlyRead(why) => {
+                    return Ok((recovery::readable(&file, now)?, Some(why.clone())));
+                }
+                Remedy::Restore(backup) => Some(&**backup),
+                Remedy::GoOn => None,
+            };
+            recovery::replace(&file, backup, now)?;
+            Ok((file, None))
+        };
+        let remedied = tokio::task::spawn_blocking(remedy).await;
+        let (path, why) = remedied.map_err(|_| connect::closed())??;
+        let mut opened = Self::open_file(&path, now).await?;
+        opened.read_only = why.map(|why| {
+            format!(
+                "the database is damaged ({why}); nothing is taken in, and what can be read of it is \
+                 answered. Restore a backup in its place, or go on without what is lost: \
+                 HEALTH_ALLOW_EMPTY_START=true"
+            )
+        });
+        if let Some(read_only) = &opened.read_only {
+            tracing::error!("{read_only}");
+        }
+        Ok(opened)
+    }
+
+    async fn open_file(path: &Path, now: Timestamp) -> Result<Self, Error> {
+        // Before anything is set: even a pragma changes a file.
+        schema::check_ours(path)?;
+        let pools = Pools::new(path)?;
         let writer = pools.write(move |connection| schema::prepare(connection, now)).await?;
-        Ok(Self {
-            path,
+        let opened = Self {
+            path: path.to_owned(),
             writer,
             pools,
             limits: plan::Limits::default(),
@@ -101,8 +161,38 @@ impl Sqlite {
             now: Mutex::new(now),
             known: Arc::default(),
             plain: Mutex::default(),
-            lock: Mutex::new(Some(lock)),
-        })
+            lock: Mutex::default(),
+            recovered: Mutex::default(),
+            read_only: None,
+        };
+        *opened.recovered.lock() = Some(opened.read_all().await?);
+        Ok(opened)
+    }
+
+    async fn read_all(&self) -> Result<Recovered, Error> {
+        let known = self.known.clone();
+        let recover = move |connection: &mut Connection| {
+            let meta = schema::Meta::read(connection)?;
+            let (loaded, series) = catalogue::load(connection)?;
+            let currents = current::read(connection)?;
+            // Of a series that is in damaged blocks only, nothing is known but its name.
+            let series = series.into_iter().map(|series| {
+                let current = currents.get(&series.id).copied().unwrap_or_default();
+                (series, current)
+            });
+            let series = series.collect();
+            let counts = loaded.counts();
+            *known.lock() = Some(loaded);
+            let sessions = session::read(connection).map_err(connect::error)?;
+            let schema::Meta { incarnation, flush_seq, lived, .. } = meta;
+            Ok(Recovered { incarnation, flush_seq, series, counts, sessions, lived })
+        };
+        loop {
+            let read = self.pools.write(recover.clone()).await;
+            if let Some(recovered) = self.readable(read).await? {
+                return Ok(recovered);
+            }
+        }
     }
 
     /// What was read. None when a damaged block was in the way, which is put aside now: read again.
@@ -226,29 +316,15 @@ impl Storage for Sqlite {
         Durability::Synced
     }
 
+    fn read_only(&self) -> Option<&str> {
+        self.read_only.as_deref()
+    }
+
     async fn recover(&self) -> Result<Recovered, Error> {
-        let known = self.known.clone();
-        let recover = move |connection: &mut Connection| {
-            let meta = schema::Meta::read(connection)?;
-            let (loaded, series) = catalogue::load(connection)?;
-            let currents = current::read(connection)?;
-            // Of a series that is in damaged blocks only, nothing is known but its name.
-            let series = series.into_iter().map(|series| {
-                let current = currents.get(&series.id).copied().unwrap_or_default();
-                (series, current)
-            });
-            let series = series.collect();
-            let counts = loaded.counts();
-            *known.lock() = Some(loaded);
-            let sessions = session::read(connection).map_err(connect::error)?;
-            let schema::Meta { incarnation, flush_seq, lived, .. } = meta;
-            Ok(Recovered { incarnation, flush_seq, series, counts, sessions, lived })
-        };
-        loop {
-            let read = self.pools.write(recover.clone()).await;
-            if let Some(recovered) = self.readable(read).await? {
-                return Ok(recovered);
-            }
+        let recovered = self.recovered.lock().take();
+        match recovered {
+            Some(recovered) => Ok(recovered),
+            None => self.read_all().await,
         }
     }
 
@@ -404,6 +480,8 @@ pub fn query_file(path: &Path, query: &SqlQuery) -> Result<SqlAnswer, Error> {
 
 #[cfg(test)]
 mod compact_tests;
+#[cfg(test)]
+mod recovery_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -171,11 +171,47 @@ impl Meta {
     }
 }
 
+/// Brings the file to this version's form, and makes it ours.
+pub(super) fn make(connection: &mut Connection) -> Result<(), Error> {
+    MIGRATIONS.to_latest(connection).map_err(migration_error)?;
+    if number(connection, "PRAGMA application_id")? != APPLICATION_ID {
+        connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(error)?;
+    }
+    Ok(())
+}
+
+/// What has no copy that could be put aside: all but blocks, by a late column of each table.
+const NEEDED: [(&str, &str); 11] = [
+    ("meta", "clean"),
+    ("component", "name"),
+    ("text", "text"),
+    ("series", "description"),
+    ("run", "digest"),
+    ("directory", "checksum"),
+    ("deletion", "series"),
+    ("current", "data"),
+    ("session", "forgotten"),
+    ("quarantine", "checksum"),
+    ("event", "clean"),
+];
+
+/// Goes through the pages of what is needed: a damaged file is found to be so before anything is
+/// written to it.
+fn check_pages(connection: &Connection) -> Result<(), Error> {
+    for (table, last) in NEEDED {
+        let walk = format!("SELECT total(length({last})) FROM {table}");
+        connection.query_row(&walk, [], |row| row.get::<_, f64>(0)).map_err(error)?;
+    }
+    Ok(())
+}
+
 /// Brings the file to this version's form, notes the start, and says who writes from now on.
 pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<Writer, Error> {
-    MIGRATIONS.to_latest(connection).map_err(migration_error)?;
+    if number(connection, "PRAGMA user_version")? as usize == STEPS.len() {
+        check_pages(connection)?;
+    }
+    make(connection)?;
     super::verify::verify(connection, now)?;
-    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(error)?;
     let change = connection.transaction().map_err(error)?;
     let (incarnation, writer) = (Incarnation::random()?, Incarnation::random()?);
     let made = change.execute(
@@ -195,8 +231,8 @@ pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<Wri
     change.execute(trim, [MAX_EVENTS]).map_err(error)?;
     super::run::give_up_unpublished(&change).map_err(error)?;
     change.execute("UPDATE meta SET writer = ?1", [writer.0]).map_err(error)?;
+    set_active(&change, now, false)?;
     change.commit().map_err(error)?;
-    set_active(connection, now, false)?;
     Ok(Writer(writer.0))
 }
 

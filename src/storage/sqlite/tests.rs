@@ -13,7 +13,7 @@ pub(super) struct File {
 }
 
 pub(super) async fn open(directory: &Path, now: i64) -> Result<Sqlite, Error> {
-    Sqlite::open(&Config { db_path: directory.join("health.db") }, at(now)).await
+    Sqlite::open(&Config::at(&directory.join("health.db")), at(now)).await
 }
 
 pub(super) async fn fixture() -> File {
@@ -363,7 +363,7 @@ async fn after_an_unknown_outcome_the_next_commit_knows_what_the_file_holds() {
 async fn a_path_that_is_no_file_is_refused_before_anything_is_made() {
     let directory = tempfile::tempdir().unwrap();
     for path in [Path::new(":memory:"), Path::new("file:x.db?mode=memory"), directory.path()] {
-        let config = Config { db_path: path.to_owned() };
+        let config = Config::at(path);
         let error = Sqlite::open(&config, at(0)).await.err().unwrap().to_string();
         assert!(error.starts_with("HEALTH_DB_PATH: "), "{error}");
     }

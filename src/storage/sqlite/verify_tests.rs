@@ -126,7 +126,7 @@ async fn a_page_that_is_lost_costs_the_blocks_on_it() {
 async fn one_file_under_two_names_has_one_service() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path(), 0).await.unwrap();
-    let other = |name: &str| Config { db_path: directory.path().join(name) };
+    let other = |name: &str| Config::at(&directory.path().join(name));
     std::os::unix::fs::symlink("health.db", directory.path().join("link.db")).unwrap();
     let refused = Sqlite::open(&other("link.db"), at(1)).await.err().unwrap().to_string();
     assert!(refused.contains("another healthd has"), "{refused}");

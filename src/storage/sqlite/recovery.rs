@@ -1,0 +1,185 @@
+//! What is done about a file that cannot be used as it is.
+//!
+//! Nothing is thrown away: the damaged file stays where it is until somebody says that the service may
+//! go on without what is lost, and is put aside then, whole, with what lies beside it.
+
+use super::super::Error;
+use super::salvage;
+use model::Timestamp;
+use rusqlite::{Connection, OpenFlags};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// What is known about a file that SQLite calls damaged.
+#[derive(Clone, Debug)]
+pub(super) struct Evidence {
+    /// Why it cannot be read as a file, if it cannot.
+    pub(super) disk: Option<String>,
+    /// What a check of its pages finds; none: nothing.
+    pub(super) damage: Option<String>,
+    /// The newest backup that was verified.
+    pub(super) backup: Option<PathBuf>,
+    /// Whether the service may go on without what is lost.
+    pub(super) may_lose: bool,
+}
+
+/// What to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Nothing: it is the disk that cannot be read.
+    Stop(String),
+    /// Try once more: it can be read after all.
+    TryAgain,
+    /// Put it aside, and go on from a backup and what is newer and can be read.
+    Restore(PathBuf),
+    /// Put it aside, and go on from what can be read.
+    GoOn,
+    /// Leave it, and answer from what can be read, without taking anything in.
+    OnlyRead(String),
+}
+
+/// Decides. A disk that fails looks like damage, and a copy of what it gives would keep its errors.
+pub(super) fn decide(evidence: Evidence) -> Remedy {
+    let Evidence { disk, damage, backup, may_lose } = evidence;
+    match (disk, damage, backup) {
+        (Some(why), ..) => Remedy::Stop(why),
+        (None, None, _) => Remedy::TryAgain,
+        (None, Some(_), Some(backup)) => Remedy::Restore(backup),
+        (None, Some(_), None) if may_lose => Remedy::GoOn,
+        (None, Some(why), None) => Remedy::OnlyRead(why),
+    }
+}
+
+/// Looks at the file as a file, and at its pages.
+pub(super) fn examine(path: &Path, may_lose: bool) -> Evidence {
+    let disk = [path.to_owned(), beside(path, "-wal")].iter().find_map(|path| {
+        let read = File::open(path).and_then(read_through);
+        let failed = read.err().filter(|error| error.kind() != io::ErrorKind::NotFound);
+        failed.map(|error| format!("{} cannot be read: {error}", path.display()))
+    });
+    let damage = if disk.is_some() { None } else { check(path).err() };
+    Evidence { disk, damage, backup: None, may_lose }
+}
+
+fn read_through(mut file: File) -> io::Result<()> {
+    let mut page = vec![0; 1 << 20];
+    while file.read(&mut page)? > 0 {}
+    Ok(())
+}
+
+fn check(path: &Path) -> Result<(), String> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let check = || -> rusqlite::Result<String> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+    };
+    match check() {
+        Ok(said) if said == "ok" => Ok(()),
+        Ok(said) => Err(said.lines().last().unwrap_or_default().to_owned()),
+        Err(failure) => Err(failure.to_string()),
+    }
+}
+
+/// What can be read of the file, in one beside it that is made anew each time. It holds what is there to
+/// be asked, and nothing is ever added to it.
+pub(super) fn readable(path: &Path, now: Timestamp) -> Result<PathBuf, Error> {
+    let copy = beside(path, ".readable");
+    remove(&copy)?;
+    tell(path, salvage::salvage(path, &copy, now)?);
+    Ok(copy)
+}
+
+/// Puts what can be read of the file, or a backup and what is newer, in its place, and the file aside.
+/// A crash in between leaves the one or the other; see [`complete`].
+pub(super) fn replace(path: &Path, backup: Option<&Path>, now: Timestamp) -> Result<(), Error> {
+    let (making, made) = (beside(path, ".salvaging"), beside(path, ".salvaged"));
+    remove(&making)?;
+    if let Some(backup) = backup {
+        fs::copy(backup, &making).map_err(|error| unavailable(&making, &error))?;
+    }
+    tell(path, salvage::salvage(path, &making, now)?);
+    move_to(&making, &made)?;
+    complete(path)
+}
+
+/// Puts the file aside and what replaces it in its place, if there is something that does: it is whole,
+/// whenever a crash came.
+pub(super) fn complete(path: &Path) -> Result<(), Error> {
+    let made = beside(path, ".salvaged");
+    let since = match fs::metadata(&made).and_then(|file| file.modified()) {
+        Ok(modified) => modified.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unavailable(&made, &error)),
+    };
+    // All of them to one directory, also if a crash comes between.
+    let name = Timestamp::default().after(since).to_string().replace(':', "-");
+    let aside = beside(path, ".quarantine").join(name);
+    fs::create_dir_all(&aside).map_err(|error| unavailable(&aside, &error))?;
+    let file = aside.join(path.file_name().unwrap_or_default());
+    for suffix in ["", "-wal", "-shm"] {
+        let from = beside(path, suffix);
+        if from.exists() {
+            move_to(&from, &beside(&file, suffix))?;
+        }
+    }
+    move_to(&made, path)?;
+    tracing::error!(
+        file = %path.display(), aside = %aside.display(),
+        "the damaged database was put aside; the service goes on with what could be read of it"
+    );
+    Ok(())
+}
+
+/// Removes what [`readable`] made, when it is of no use any more.
+pub(super) fn forget_readable(path: &Path) -> Result<(), Error> {
+    remove(&beside(path, ".readable"))
+}
+
+fn tell(path: &Path, salvaged: salvage::Salvaged) {
+    let salvage::Salvaged { rows, gaps } = salvaged;
+    tracing::error!(
+        file = %path.display(), rows, unreadable = gaps,
+        "the database is damaged; what can be read of it was copied"
+    );
+}
+
+/// The name with something at its end.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    for suffix in ["", "-wal", "-shm"] {
+        let path = beside(path, suffix);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(unavailable(&path, &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Moves a file, for good when this returns.
+fn move_to(from: &Path, to: &Path) -> Result<(), Error> {
+    let sync = |path: &Path| {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new("."))).and_then(|directory| directory.sync_all())
+    };
+    let moved = File::open(from)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| fs::rename(from, to))
+        .and_then(|()| sync(from))
+        .and_then(|()| sync(to));
+    moved.map_err(|error| unavailable(from, &error))
+}
+
+fn unavailable(path: &Path, error: &io::Error) -> Error {
+    Error::Unavailable(format!("HEALTH_DB_PATH: {}: {error}", path.display()))
+}
