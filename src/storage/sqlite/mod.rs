@@ -45,6 +45,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+/// How often a file that cannot be used is looked at at a start.
+const ATTEMPTS: usize = 3;
+
 /// How long nothing was flushed when the file is brought to its smallest form.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -94,16 +97,16 @@ impl Sqlite {
         }
         let lock = connect::lock(&path)?;
         recovery::complete(&path)?;
-        let mut opened = match Self::open_file(&path, now).await {
-            Err(Error::Corrupt(why)) => {
-                tracing::error!(file = %path.display(), why, "the database cannot be used as it is");
-                Self::remedied(path, config.allow_empty_start, now).await?
-            }
-            opened => {
-                recovery::forget_readable(&path)?;
-                opened?
-            }
-        };
+        let mut opened = Self::open_file(&path, now).await;
+        for _ in 0..ATTEMPTS {
+            let Err(Error::Corrupt(why)) = &opened else { break };
+            tracing::error!(file = %path.display(), why, "the database cannot be used as it is");
+            opened = Self::remedied(path.clone(), config.allow_empty_start, now).await;
+        }
+        let mut opened = opened?;
+        if opened.read_only.is_none() {
+            recovery::forget_readable(&path)?;
+        }
         opened.lock = Mutex::new(Some(lock));
         Ok(opened)
     }

@@ -6,7 +6,7 @@
 use super::super::Error;
 use super::salvage;
 use model::Timestamp;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -53,14 +53,35 @@ pub(super) fn decide(evidence: Evidence) -> Remedy {
     }
 }
 
-/// Looks at the file as a file, and at its pages.
+/// How often a file is found damaged before it is said to be.
+const LOOKS: usize = 3;
+
+/// Looks at the file as a file, and at its pages. To SQLite a read that fails is damage, and the next one
+/// may go well; so it is damaged if it is found to be every time.
 pub(super) fn examine(path: &Path, may_lose: bool) -> Evidence {
+    let mut evidence = look(path, may_lose);
+    for _ in 1..LOOKS {
+        if evidence.disk.is_some() || evidence.damage.is_none() {
+            break;
+        }
+        evidence = look(path, may_lose);
+    }
+    evidence
+}
+
+fn look(path: &Path, may_lose: bool) -> Evidence {
     let disk = [path.to_owned(), beside(path, "-wal")].iter().find_map(|path| {
         let read = File::open(path).and_then(read_through);
         let failed = read.err().filter(|error| error.kind() != io::ErrorKind::NotFound);
         failed.map(|error| format!("{} cannot be read: {error}", path.display()))
     });
-    let damage = if disk.is_some() { None } else { check(path).err() };
+    let (disk, damage) = match disk {
+        Some(why) => (Some(why), None),
+        None => match check(path) {
+            Ok(damage) => (None, damage),
+            Err(why) => (Some(format!("{} cannot be read: {why}", path.display())), None),
+        },
+    };
     Evidence { disk, damage, backup: None, may_lose }
 }
 
@@ -70,16 +91,20 @@ fn read_through(mut file: File) -> io::Result<()> {
     Ok(())
 }
 
-fn check(path: &Path) -> Result<(), String> {
+/// What is wrong with its pages, if anything; Err if that cannot be told.
+fn check(path: &Path) -> Result<Option<String>, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let check = || -> rusqlite::Result<String> {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
     };
     match check() {
-        Ok(said) if said == "ok" => Ok(()),
-        Ok(said) => Err(said.lines().last().unwrap_or_default().to_owned()),
-        Err(failure) => Err(failure.to_string()),
+        Ok(said) if said == "ok" => Ok(None),
+        Ok(said) => Ok(Some(said.lines().last().unwrap_or_default().to_owned())),
+        Err(failure) if failure.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            Ok(Some(failure.to_string()))
+        }
+        Err(failure) => Err(failure),
     }
 }
 
