@@ -4,14 +4,17 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 const INGEST: &str = "healthd/v1/ingest_service.proto";
 
-/// Plants faults for the rig of faults to catch; see src/canary.rs.
-const CANARY: &str = "HEALTHD_CANARY";
+/// Builds for tests only: with planted faults (src/canary.rs), and with locks that choose who goes on
+/// (src/state/sync.rs).
+const BUILDS: [(&str, &str); 2] = [("HEALTHD_CANARY", "canary"), ("HEALTHD_SHUTTLE", "shuttle")];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-env-changed={CANARY}");
-    println!("cargo::rustc-check-cfg=cfg(canary)");
-    if env::var_os(CANARY).is_some() {
-        println!("cargo::rustc-cfg=canary");
+    for (variable, cfg) in BUILDS {
+        println!("cargo::rerun-if-env-changed={variable}");
+        println!("cargo::rustc-check-cfg=cfg({cfg})");
+        if env::var_os(variable).is_some() {
+            println!("cargo::rustc-cfg={cfg}");
+        }
     }
     println!("cargo::rerun-if-changed=proto");
     let files = [INGEST, "healthd/v1/query_service.proto", "healthd/v1/admin_service.proto"];

@@ -5,8 +5,8 @@
 //! here ever takes a shard's lock.
 
 use super::batch::{Declaration, Place, Refused};
+use super::sync::RwLock;
 use model::{ComponentId, Labels, Metric, Selector, Series, SeriesId, SeriesKey};
-use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;

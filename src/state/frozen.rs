@@ -5,8 +5,8 @@
 
 use super::log::{Chains, Copying, sorted};
 use super::sessions::Marked;
+use super::sync::{Mutex, RwLock};
 use model::{Counter, Folds, Mark, Rolling, Series, SeriesId, Timestamp, Width};
-use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 
 /// What one shard gave.

@@ -10,6 +10,7 @@ mod frozen;
 mod log;
 mod sessions;
 mod shard;
+mod sync;
 
 pub use batch::{Batch, Declaration, Outcome, Place, Refused, Targets, Value};
 pub use catalogue::{Component, Selected};
@@ -24,13 +25,13 @@ use model::{
     ComponentId, Current, Fold, Folds, Mark, Range, Row, Selector, Series, SeriesId, SeriesKey,
     Timestamp, Width,
 };
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use sessions::{Marked, Sessions};
 use shard::Shard;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use sync::{AtomicUsize, Mutex, RwLock, RwLockReadGuard};
 
 /// Shards: enough that a few writers on a few cores rarely meet, few enough to visit all.
 const SHARDS: usize = 16;
@@ -399,6 +400,8 @@ const fn shard_of(hash: u64) -> u32 {
     ((hash >> 32) as usize % SHARDS) as u32
 }
 
+#[cfg(all(test, shuttle))]
+mod explored_tests;
 #[cfg(test)]
 mod session_tests;
 #[cfg(test)]

@@ -3,12 +3,12 @@
 //! A mark moves only with the folds of its request, under the cut, so a flush has both or neither.
 //! Neither an epoch nor a mark goes down, and at any time one stream of a client can move it.
 
+use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard};
 use super::{Cut, Denied, Intake, State};
 use model::{Fate, Mark, Timestamp};
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How many forgotten sessions are still known as such.
