@@ -400,7 +400,8 @@ const fn shard_of(hash: u64) -> u32 {
     ((hash >> 32) as usize % SHARDS) as u32
 }
 
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 mod explored_tests;
 #[cfg(test)]
 mod session_tests;

@@ -12,6 +12,7 @@ pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize};
 pub(super) use explored::*;
 
 #[cfg(all(test, shuttle))]
+#[expect(clippy::unwrap_used, reason = "a thread that panicked ended its schedule")]
 mod explored {
     use shuttle::sync;
     pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize};

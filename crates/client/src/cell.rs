@@ -3,13 +3,13 @@
 //! Each sample is taken by exactly one cut.
 
 use crate::proto::v1;
+use crate::sync::{AtomicU64, Mutex};
 use model::{
     Counter, Fold, Kind, Labels, Rolling, SeriesKey, Timestamp, ValueError, check_increment,
     check_value,
 };
-use parking_lot::Mutex;
 use prost::Message;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// A series as the application describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,3 +142,7 @@ impl Cell {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "cell_tests.rs"]
+mod tests;

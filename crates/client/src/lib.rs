@@ -38,6 +38,7 @@ mod request;
 mod series;
 mod settings;
 mod spill;
+mod sync;
 
 use cell::Sample;
 use courier::{Command, Courier};
