@@ -446,6 +446,11 @@ impl Engine {
         self.state.pending_folds() as u64
     }
 
+    /// Bytes of folds that may wait to be committed.
+    pub fn max_pending_bytes(&self) -> u64 {
+        self.config.max_pending_bytes.get() as u64
+    }
+
     /// Bytes of the live state, near enough.
     pub fn state_bytes(&self) -> u64 {
         self.state.bytes() as u64

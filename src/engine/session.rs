@@ -108,6 +108,13 @@ impl Engine {
         })
     }
 
+    /// Whether the session, if there is one, is still its stream's.
+    pub fn still_open(&self, ticket: Option<&Ticket>) -> Result<(), Error> {
+        let Some(ticket) = ticket else { return Ok(()) };
+        // Whatever the number, it is refused first if the session is not the stream's.
+        ticket.repeats(0).map(drop).map_err(|why| self.barred(ticket.client(), 0, why))
+    }
+
     /// How far a session is.
     pub fn session(&self, client: &str) -> Result<SessionDetails, Error> {
         let info = self.state.session(client).ok_or_else(|| {

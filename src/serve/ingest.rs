@@ -188,7 +188,10 @@ impl Conversation {
                 () = tokio::time::sleep_until(self.acks.due), if self.acks.waiting => {
                     self.ack();
                 }
-                () = tokio::time::sleep_until(self.look), if self.acks.has_pending() => {
+                () = tokio::time::sleep_until(self.look), if self.is_to_look() => {
+                    if let Err(error) = self.engine.still_open(self.session.as_ref()) {
+                        return End::Failed(error.into());
+                    }
                     self.look();
                 }
                 request = next => match request {
@@ -297,12 +300,18 @@ impl Conversation {
             max_bytes_in_flight: STREAM_WINDOW.into(),
             lost_from: lost.0,
             lost_to: lost.1,
+            max_bytes_pending: self.engine.max_pending_bytes(),
         };
         self.acks.open(welcome, opened.pending);
         self.acks.stalled(self.stall());
         self.session = Some(opened.ticket);
         self.ack();
         Ok(())
+    }
+
+    /// Whether there may be something to tell to a client that sends nothing.
+    fn is_to_look(&self) -> bool {
+        self.acks.has_pending() || self.session.is_some()
     }
 
     fn stall(&self) -> v1::Stall {

@@ -223,7 +223,7 @@ impl World {
         assert_eq!(opened.lost, lost);
         let accepted = lost.map_or(before.accepted, |(_, last)| last);
         assert_eq!(opened.accepted, accepted);
-        let missing = lost.map_or(1..=0, |(first, last)| first..=last);
+        let missing = lost.into_iter().flat_map(|(first, last)| first..=last);
         self.lost.extend(missing.map(|n| second(life, n)));
         let rose = session.is_none() || epoch > before.epoch || lost.is_some();
         assert!(!rose || opened.flush.is_some(), "it is to be committed");

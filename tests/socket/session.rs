@@ -11,6 +11,7 @@ on_both!(
     a_request_is_counted_once_however_often_it_is_sent,
     a_gap_is_refused_with_the_number_that_is_expected,
     a_later_epoch_shuts_out_the_earlier_one,
+    an_idle_stream_is_told_that_another_took_over,
     of_two_streams_of_one_epoch_the_later_one_goes_on,
     a_client_that_is_not_known_is_not_begun_anew,
     what_neither_side_has_any_more_is_told_as_lost,
@@ -107,7 +108,7 @@ async fn a_request_is_counted_once_however_often_it_is_sent(server: Server) {
     assert_eq!((welcome.accepted_through, welcome.durable_through), (0, 0));
     assert_eq!((welcome.lost_from, welcome.session_ttl.unwrap().seconds), (0, 7 * 86_400));
     assert_eq!(welcome.incarnation, client.status().await.incarnation);
-    assert!(welcome.max_bytes_in_flight > 0);
+    assert!(welcome.max_bytes_in_flight > 0 && welcome.max_bytes_pending > 0);
     for sequence in 1..=3 {
         stream.send(numbered(sequence)).await.unwrap();
     }
@@ -151,6 +152,18 @@ async fn a_later_epoch_shuts_out_the_earlier_one(server: Server) {
     assert_eq!(reason(&zombie.err().unwrap()), fenced);
     assert_eq!(client.current("s").await["n"], sum(1..=2));
     server.stop().await.unwrap();
+}
+
+async fn an_idle_stream_is_told_that_another_took_over(server: Server) {
+    let mut client = server.client().await;
+    let (mut old, _) = Stream::open(&mut client, hello("c", 1, 0)).await.unwrap();
+    let (_new, _) = Stream::open(&mut client, hello("c", 2, 0)).await.unwrap();
+    let fenced = loop {
+        if let Err(status) = old.ack().await {
+            break status;
+        }
+    };
+    assert_eq!(reason(&fenced), (Code::Aborted, "FENCED epoch=2".to_owned()));
 }
 
 async fn of_two_streams_of_one_epoch_the_later_one_goes_on(server: Server) {
