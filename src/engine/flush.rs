@@ -3,8 +3,8 @@
 //! A generation leaves memory only when it is committed. One that failed is tried again as it is,
 //! under its number, for as long as it takes; nobody who ingests waits for it.
 
-use super::Clock;
 use super::session::Life;
+use super::{Clock, PACE_BYTES, PATIENCE};
 use crate::canary::Canary;
 use crate::state::{Frozen, State};
 use crate::storage::{Commit, Error, Flush, Storage};
@@ -24,8 +24,24 @@ pub(super) struct Progress {
     pub(super) committed: u64,
     /// Why the last attempt failed, while it is not made good.
     pub(super) failure: Option<String>,
-    /// When the flush that is under way began.
-    pub(super) begun: Option<Instant>,
+    /// The flush that is under way.
+    pub(super) begun: Option<Begun>,
+    /// Whether the last one took longer than is usual.
+    pub(super) is_slow: bool,
+}
+
+/// A flush that is under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    pub(super) at: Instant,
+    bytes: usize,
+}
+
+impl Begun {
+    /// When it has taken as long as is usual for its size.
+    pub(super) fn usual_end(&self) -> Instant {
+        self.at + PATIENCE * (1 + self.bytes / PACE_BYTES) as u32
+    }
 }
 
 /// How others speak to the flush.
@@ -93,7 +109,8 @@ impl Flusher {
     async fn flush(&self) {
         let Some(frozen) = self.state.freeze() else { return };
         let seq = frozen.seq();
-        self.progress.send_modify(|progress| progress.begun = Some(Instant::now()));
+        let begun = Begun { at: Instant::now(), bytes: frozen.bytes() };
+        self.progress.send_modify(|progress| progress.begun = Some(begun));
         let flush = Arc::new(self.sorted(frozen).await);
         if Canary::AckBeforeCommit.is_planted() {
             self.progress.send_modify(|progress| progress.committed = seq);
@@ -117,7 +134,8 @@ impl Flusher {
         };
         // What a large generation leaves behind takes a while to free, too.
         tokio::task::spawn_blocking(forget).await.expect("forgetting does not panic");
-        self.progress.send_replace(Progress { committed: seq, ..Progress::default() });
+        let is_slow = begun.usual_end() < Instant::now();
+        self.progress.send_replace(Progress { committed: seq, is_slow, ..Progress::default() });
     }
 
     /// Commits, unless the outcome of an attempt is unknown: then that is read back first.

@@ -58,9 +58,12 @@ const MAX_EXTRACT_POINTS: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("ab
 /// them would only wait longer: they cost memory, and the flush is no faster for them.
 const PACE_BYTES: usize = 8 << 20;
 
-/// How long a flush may take until streams no longer wait for it. A flush of so many bytes takes some
-/// hundredths of a second.
-const HANGS_AFTER: Duration = Duration::from_secs(2);
+/// How long streams wait for a flush of so many bytes, which takes some hundredths of a second. One that
+/// takes longer waits for its disk, and so may the next: collecting is not held up by that.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long a flush takes when clients are told that the storage is slow.
+const SLOW_AFTER: Duration = Duration::from_secs(2);
 
 /// What the engine may be told.
 #[derive(Clone, Debug, clap::Args)]
@@ -412,7 +415,7 @@ impl Engine {
     pub fn stall(&self) -> Option<Stall> {
         let progress = self.flush.progress();
         let progress = progress.borrow();
-        let slow = progress.begun.is_some_and(|begun| begun.elapsed() >= HANGS_AFTER);
+        let slow = progress.begun.is_some_and(|begun| begun.at.elapsed() >= SLOW_AFTER);
         match progress.failure {
             Some(_) => Some(Stall::Failing),
             None => slow.then_some(Stall::Slow),
@@ -420,7 +423,7 @@ impl Engine {
     }
 
     /// Waits until the flush has caught up, if it lags behind. It does not wait for a storage that
-    /// fails or hangs: then what comes in is kept, as far as HEALTH_MAX_PENDING_BYTES goes.
+    /// fails or is slow: then what comes in is kept, as far as HEALTH_MAX_PENDING_BYTES goes.
     pub async fn pace(&self) -> Result<(), Error> {
         if self.state.pending_bytes() < PACE_BYTES {
             return Ok(());
@@ -430,13 +433,14 @@ impl Engine {
         loop {
             let now = progress.borrow_and_update().clone();
             let caught_up = self.state.pending_bytes() < PACE_BYTES;
-            let hangs = now.begun.unwrap_or_else(tokio::time::Instant::now) + HANGS_AFTER;
-            if caught_up || now.failure.is_some() || hangs <= tokio::time::Instant::now() {
+            let time = tokio::time::Instant::now();
+            let until = now.begun.map_or(time + PATIENCE, |begun| begun.usual_end());
+            if caught_up || now.failure.is_some() || now.is_slow || until <= time {
                 return Ok(());
             }
             tokio::select! {
                 changed = progress.changed() => changed.map_err(|_| Error::Stopping)?,
-                () = tokio::time::sleep_until(hangs) => {}
+                () = tokio::time::sleep_until(until) => {}
             }
         }
     }

@@ -30,7 +30,7 @@ pub(crate) async fn points(settings: Settings) -> bool {
             // Some come before it serves.
             if let Ok(mut server) = Server::launch(&database, &launch).await {
                 rig.clients.stream_to(server.address);
-                let end = tokio::time::timeout(Duration::from_secs(3), server.ended()).await;
+                let end = tokio::time::timeout(Duration::from_secs(10), server.ended()).await;
                 is_reached = end.is_ok();
                 rig.kill(server).await;
             }
