@@ -139,7 +139,8 @@ impl Courier {
                     None => std::future::pending().await,
                 }
             };
-            let cut_in = self.next_cut.since(now());
+            // Not longer than a bucket: the wall clock may be set back meanwhile.
+            let cut_in = self.next_cut.since(now()).min(self.bucket());
             tokio::select! {
                 command = self.commands.recv(), if self.closing.is_none() => match command {
                     Some(command) => self.obey(command),
@@ -175,11 +176,14 @@ impl Courier {
         self.cut(now());
     }
 
+    const fn bucket(&self) -> Duration {
+        Duration::from_millis(self.width.as_ms() as u64)
+    }
+
     fn cut_if_due(&mut self) {
         let now = now();
         // The wall clock may have been set back; a later cut is better than none for hours.
-        let set_back =
-            self.next_cut.since(now) > Duration::from_millis(2 * self.width.as_ms() as u64);
+        let set_back = self.next_cut.since(now) > 2 * self.bucket();
         if now >= self.next_cut || set_back {
             let bucket = self.width.bucket(now);
             // What was recorded until now belongs to the bucket that ends here.
