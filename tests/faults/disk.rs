@@ -6,7 +6,8 @@ use crate::rig::{Rig, Settings};
 use crate::server::{Launch, Server};
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const SYNCS: &str = "fsync,fdatasync";
@@ -17,6 +18,24 @@ const SOON: Duration = Duration::from_secs(1);
 const CAUGHT_UP: Duration = Duration::from_secs(5);
 /// The most memory of a server that holds back what it cannot store, in MiB.
 const MEMORY: u64 = 400;
+
+/// Syncs that take two seconds more, for a process that loads it. (strace could hold them up as well, and
+/// with them whoever starts a thread meanwhile.)
+const SLOW_SYNCS: &str = "#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <unistd.h>
+int fsync(int fd) { sleep(2); return syscall(SYS_fsync, fd); }
+int fdatasync(int fd) { sleep(2); return syscall(SYS_fdatasync, fd); }
+";
+
+fn build_slow_syncs(directory: &Path) -> PathBuf {
+    let (source, library) = (directory.join("slow.c"), directory.join("slow.so"));
+    std::fs::write(&source, SLOW_SYNCS).unwrap();
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+    assert!(compile.status().unwrap().success(), "{compile:?}");
+    library
+}
 
 /// Writes until there is no room left.
 fn fill(path: &Path) {
@@ -75,7 +94,8 @@ pub(crate) async fn slow(settings: Settings) -> bool {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let usual = rig.clients.accepted();
     rig.kill(server).await;
-    let launch = Launch::injected(&database, SYNCS, "delay_enter=2000000");
+    let library = build_slow_syncs(rig.directory.path());
+    let launch = Launch::default().variable("LD_PRELOAD", library.to_str().unwrap());
     let server = Server::launch(&database, &launch).await.unwrap();
     rig.clients.stream_to(server.address);
     let (mut begin, mut longest, mut last) = (Instant::now(), Duration::ZERO, Instant::now());

@@ -51,7 +51,7 @@ enum Fault {
     },
     /// The disk is full for a while; needs root
     Full(Settings),
-    /// Every sync takes two seconds more; needs strace
+    /// Every sync takes two seconds more
     Slow(Settings),
     /// Syncs fail now and then; needs strace
     Errors(Settings),
