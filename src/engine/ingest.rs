@@ -149,6 +149,7 @@ impl Engine {
         // A request that was folded before declares its series all the same: others refer to them.
         let barred = |ticket: &Ticket, sequence, why| self.barred(ticket.client(), sequence, why);
         if let Some((ticket, sequence)) = session {
+            super::session::check_number(sequence)?;
             let repeats = ticket.repeats(sequence).map_err(|why| barred(ticket, sequence, why))?;
             if let Some(flush) = repeats {
                 return Ok(Receipt { flush, repeated: true, ..receipt });

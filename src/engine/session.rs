@@ -154,6 +154,15 @@ impl Engine {
     }
 }
 
+/// Checks a request's number.
+pub(super) fn check_number(sequence: u64) -> Result<(), Error> {
+    if sequence <= MOST {
+        return Ok(());
+    }
+    let message = format!("{sequence} is above {MOST}; begin anew, under another client_id");
+    Err(Error::Invalid { field: "sequence", message })
+}
+
 fn check(hello: Hello<'_>) -> Result<(), Error> {
     let Hello { client, epoch, last_sent, first_retained } = hello;
     let wrong = |field, message: String| Err(Error::Invalid { field, message });

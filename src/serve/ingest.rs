@@ -345,9 +345,11 @@ impl Conversation {
             self.engine.flush_now();
         }
         while self.acks.has_pending() {
-            match self.engine.committed_after(self.acks.committed).await {
-                Ok(seq) => self.acks.committed(seq),
-                Err(_) => break,
+            let committed = self.engine.committed_after(self.acks.committed);
+            match tokio::time::timeout(LOOK_EVERY, committed).await {
+                Ok(Ok(seq)) => self.acks.committed(seq),
+                Ok(Err(_)) => break,
+                Err(_) => self.look(),
             }
         }
         self.acks.stalled(self.stall());

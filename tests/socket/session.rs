@@ -12,6 +12,7 @@ on_both!(
     a_gap_is_refused_with_the_number_that_is_expected,
     a_later_epoch_shuts_out_the_earlier_one,
     an_idle_stream_is_told_that_another_took_over,
+    a_number_that_no_storage_can_hold_is_refused,
     of_two_streams_of_one_epoch_the_later_one_goes_on,
     a_client_that_is_not_known_is_not_begun_anew,
     what_neither_side_has_any_more_is_told_as_lost,
@@ -152,6 +153,23 @@ async fn a_later_epoch_shuts_out_the_earlier_one(server: Server) {
     assert_eq!(reason(&zombie.err().unwrap()), fenced);
     assert_eq!(client.current("s").await["n"], sum(1..=2));
     server.stop().await.unwrap();
+}
+
+async fn a_number_that_no_storage_can_hold_is_refused(server: Server) {
+    let mut client = server.client().await;
+    let most = i64::MAX as u64;
+    let (mut stream, _) = Stream::open(&mut client, hello("c", 1, 0)).await.unwrap();
+    stream.send(numbered(1)).await.unwrap();
+    let known = v1::Hello { first_retained: most, ..hello("c", 1, most) };
+    let (mut stream, welcome) = Stream::open(&mut client, known).await.unwrap();
+    assert_eq!((welcome.lost_from, welcome.lost_to), (2, most - 1));
+    let mut last = numbered(1);
+    last.sequence = most;
+    stream.send(last.clone()).await.unwrap();
+    last.sequence = most + 1;
+    let refused = stream.fail(last).await;
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("sequence"), "{}", refused.message());
 }
 
 async fn an_idle_stream_is_told_that_another_took_over(server: Server) {

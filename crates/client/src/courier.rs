@@ -225,8 +225,9 @@ impl Courier {
         if uncut && self.outbox.bytes() < self.max_outbox_bytes {
             self.cut(now());
         }
-        let live = self.outbox.bytes();
-        if self.spill.as_ref().is_some_and(|spill| spill.is_stale(live)) {
+        let live = self.outbox.len();
+        // One that fails is tried again at the next cut.
+        if !self.spill_behind && self.spill.as_ref().is_some_and(|spill| spill.is_stale(live)) {
             self.mend_spill();
         }
         let (gone, kept) = (self.outbox.gone(), self.spill.is_some() && !self.spill_behind);

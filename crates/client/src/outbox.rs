@@ -79,6 +79,11 @@ impl Outbox {
         self.bytes
     }
 
+    /// How many requests are in it, with those that only fill a number.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether nothing is in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8] = b"healthd spill 1\n";
 /// Length and checksum.
 const HEAD: usize = 8;
-/// Bytes of requests that are durable by now are left in the file up to this, or to half of it.
+/// Up to so many bytes, requests that are durable by now are left in the file; beyond it, half of them.
 const MAX_DEAD: u64 = 1 << 20;
 
 /// Who the client is.
@@ -47,6 +47,8 @@ pub(crate) struct Spill {
     path: PathBuf,
     file: File,
     bytes: u64,
+    /// How many requests are in it.
+    requests: usize,
     /// Keeps others away.
     _lock: File,
 }
@@ -65,7 +67,8 @@ impl Spill {
         let mut found = Vec::new();
         file.read_to_end(&mut found)?;
         let left = read(&found)?;
-        let spill = Self { path: path.to_owned(), file, bytes: found.len() as u64, _lock: lock };
+        let (bytes, requests) = (found.len() as u64, left.requests.len());
+        let spill = Self { path: path.to_owned(), file, bytes, requests, _lock: lock };
         Ok((spill, left))
     }
 
@@ -75,7 +78,10 @@ impl Spill {
         requests: impl Iterator<Item = v1::IngestRequest>,
     ) -> io::Result<()> {
         let mut bytes = Vec::new();
-        requests.for_each(|request| write(&request, &mut bytes));
+        for request in requests {
+            write(&request, &mut bytes);
+            self.requests += 1;
+        }
         self.file.write_all(&bytes)?;
         self.bytes += bytes.len() as u64;
         self.file.sync_data()
@@ -89,7 +95,11 @@ impl Spill {
     ) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         write(identity, &mut bytes);
-        requests.for_each(|request| write(&request, &mut bytes));
+        let mut count = 0;
+        for request in requests {
+            write(&request, &mut bytes);
+            count += 1;
+        }
         let new = beside(&self.path, "new");
         let mut file = File::create(&new)?;
         file.write_all(&bytes)?;
@@ -98,13 +108,13 @@ impl Spill {
         // The new name outlives a power cut when its directory is on the disk.
         let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
-        (self.file, self.bytes) = (file, bytes.len() as u64);
+        (self.file, self.bytes, self.requests) = (file, bytes.len() as u64, count);
         Ok(())
     }
 
-    /// Whether most of the file is of no use any more.
+    /// Whether most of the file is of no use any more, when so many requests are.
     pub(crate) fn is_stale(&self, live: usize) -> bool {
-        self.bytes > 2 * live as u64 + MAX_DEAD
+        self.bytes > MAX_DEAD && self.requests > 2 * live
     }
 }
 

@@ -146,12 +146,18 @@ pub(super) fn load(connection: &Connection) -> Result<(Known, Vec<Series>), Erro
         Ok(())
     })?;
     let (mut metrics, mut series): (HashMap<i64, Arc<Metric>>, _) = (HashMap::new(), Vec::new());
+    let mut owners: HashMap<Arc<str>, ComponentId> = HashMap::new();
     let mut damaged = None;
     let select = "SELECT id, labels, metric, name, kind, unit, description FROM series ORDER BY id";
     each(connection, select, [], |row| {
         let id = SeriesId::from_u64(row.get::<_, i64>(0)? as u64);
-        known.series.insert(id.component(), id.ordinal() + 1);
         let of: Option<i64> = row.get(2)?;
+        let before = known.series.insert(id.component(), id.ordinal().saturating_add(1));
+        // They are given one after the other; behind what was lost stands one that refers to itself.
+        let follows = before.unwrap_or(0) == id.ordinal() || of == Some(number(id));
+        if !follows || id.ordinal() == u32::MAX {
+            damaged.get_or_insert(id);
+        }
         if of.is_none() {
             // The series that refer to it come after it, and may be there when it is not.
             let component = components.get(&id.component()).cloned().unwrap_or_default();
@@ -159,6 +165,12 @@ pub(super) fn load(connection: &Connection) -> Result<(Known, Vec<Series>), Erro
             metrics.extend(metric.map(|metric| (number(id), Arc::new(metric))));
         }
         let Some(labels) = row.get_ref(1)?.as_blob_or_null()? else { return Ok(()) };
+        // A name belongs to one component that has series; those before it have none.
+        let component = components.get(&id.component());
+        let named = component.map(|name| *owners.entry(name.clone()).or_insert(id.component()));
+        if named != Some(id.component()) {
+            damaged.get_or_insert(id);
+        }
         let first = of.unwrap_or(number(id));
         match metrics.get(&first).cloned().zip(read_labels(labels, &texts)) {
             Some((metric, labels)) => {
@@ -166,7 +178,7 @@ pub(super) fn load(connection: &Connection) -> Result<(Known, Vec<Series>), Erro
                 known.metrics.insert(key, SeriesId::from_u64(first as u64));
                 series.push(Series { id, metric, labels });
             }
-            None => damaged = Some(id),
+            None => damaged = Some(damaged.unwrap_or(id)),
         }
         Ok(())
     })?;
@@ -174,6 +186,61 @@ pub(super) fn load(connection: &Connection) -> Result<(Known, Vec<Series>), Erro
         Some(id) => Err(nameless(id)),
         None => Ok((known, series)),
     }
+}
+
+/// The longest row of ids that is taken to be lost. What stands after a longer one was itself damaged.
+const MAX_LOST: u32 = 65_536;
+
+/// Lets series follow each other again: what is lost of them stands as deleted.
+pub(super) fn fill_gaps(connection: &Connection) -> Result<(), Error> {
+    let mut next: HashMap<ComponentId, u32> = HashMap::new();
+    let (mut lost, mut wrong) = (Vec::new(), Vec::new());
+    each(connection, "SELECT id FROM series ORDER BY id", [], |row| {
+        let id = SeriesId::from_u64(row.get::<_, i64>(0)? as u64);
+        let expected = next.entry(id.component()).or_insert(0);
+        if id.ordinal() - *expected > MAX_LOST {
+            wrong.push(number(id));
+            return Ok(());
+        }
+        let missing = *expected..id.ordinal();
+        lost.extend(missing.map(|ordinal| number(SeriesId::new(id.component(), ordinal))));
+        *expected = id.ordinal() + 1;
+        Ok(())
+    })?;
+    let mut delete = connection.prepare("DELETE FROM series WHERE id = ?1").map_err(error)?;
+    for id in wrong {
+        delete.execute([id]).map_err(error)?;
+    }
+    let insert = "INSERT INTO series (id, labels, metric) VALUES (?1, NULL, ?1)";
+    let mut insert = connection.prepare(insert).map_err(error)?;
+    for id in lost {
+        insert.execute([id]).map_err(error)?;
+    }
+    Ok(())
+}
+
+/// Gives up the series whose labels are none.
+pub(super) fn give_up_unreadable(connection: &Connection) -> Result<(), Error> {
+    let mut texts: HashMap<i64, Arc<str>> = HashMap::new();
+    each(connection, "SELECT id, text FROM text", [], |row| {
+        texts.insert(row.get(0)?, row.get(1)?);
+        Ok(())
+    })?;
+    let mut unreadable: Vec<i64> = Vec::new();
+    let select = "SELECT id, labels FROM series WHERE labels IS NOT NULL";
+    each(connection, select, [], |row| {
+        let labels: Vec<u8> = row.get(1)?;
+        if read_labels(&labels, &texts).is_none() {
+            unreadable.push(row.get(0)?);
+        }
+        Ok(())
+    })?;
+    let update = "UPDATE series SET labels = NULL WHERE id = ?1";
+    let mut update = connection.prepare(update).map_err(error)?;
+    for id in unreadable {
+        update.execute([id]).map_err(error)?;
+    }
+    Ok(())
 }
 
 /// Gives a name to texts that series refer to and that are lost: a name of which one can tell that.
@@ -289,7 +356,7 @@ fn add_text(
 }
 
 fn nameless(id: SeriesId) -> Error {
-    Error::Corrupt(format!("series {} refers to a name that is not stored", id.as_u64()))
+    Error::Corrupt(format!("series {} does not fit what is stored of others", id.as_u64()))
 }
 
 fn each(

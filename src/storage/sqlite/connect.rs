@@ -3,12 +3,13 @@
 //! There is exactly one writer, so SQLITE_BUSY can only come from outside. A read that nobody waits
 //! for any more ends by itself, and a connection with an open transaction is thrown away.
 
-use super::super::{Error, Waiting};
+use super::super::{Error, Incarnation, Waiting};
 use crate::canary::Canary;
 use deadpool_sqlite::{Config, Hook, HookError, Object, Pool, PoolError, Runtime};
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, ffi};
 use std::fs::{File, TryLockError};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,10 +108,29 @@ fn checkpoint(connection: &Connection, mode: &str) -> Result<(i64, i64, i64), Er
     done.map_err(error)
 }
 
-/// Takes the file that stands for the right to write to the database.
-pub(super) fn lock(path: &Path) -> Result<File, Error> {
+/// The file that stands for the right to write to the database. It stays there.
+pub(super) fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.to_path_buf().into_os_string();
     name.push(".lock");
+    name.into()
+}
+
+/// Notes in the lock file which data the database holds, for when it does not say so itself any more.
+pub(super) fn note(mut lock: &File, incarnation: Incarnation) -> std::io::Result<()> {
+    lock.set_len(0)?;
+    lock.write_all(incarnation.to_string().as_bytes())
+}
+
+/// What [`note`] noted.
+pub(super) fn noted(path: &Path) -> Option<Incarnation> {
+    let text = std::fs::read_to_string(lock_path(path)).ok()?;
+    let bytes = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32)?;
+    Some(Incarnation(bytes.to_be_bytes()))
+}
+
+/// Takes the right to write to the database.
+pub(super) fn lock(path: &Path) -> Result<File, Error> {
+    let name = lock_path(path);
     let unavailable = |error: std::io::Error| {
         Error::Unavailable(format!("HEALTH_DB_PATH: cannot open {}: {error}", name.display()))
     };
@@ -336,8 +356,22 @@ pub(super) fn error(error: rusqlite::Error) -> Error {
             Error::Foreign(format!("HEALTH_DB_PATH: not a SQLite database: {error}"))
         }
         Some(ErrorCode::DatabaseCorrupt) => Error::Corrupt(format!("{OF_SQLITE} {error}")),
+        // A column that does not hold what it must.
+        None if is_of_a_value(&error) => Error::Corrupt(format!("{OF_SQLITE} {error}")),
         _ => Error::Unavailable(format!("SQLite: {error}")),
     }
+}
+
+const fn is_of_a_value(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error as E;
+    matches!(
+        error,
+        E::InvalidColumnType(..)
+            | E::FromSqlConversionFailure(..)
+            | E::IntegralValueOutOfRange(..)
+            | E::Utf8Error(..)
+            | E::QueryReturnedNoRows
+    )
 }
 
 /// Whether a failed COMMIT is known to have changed nothing.

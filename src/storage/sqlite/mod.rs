@@ -10,6 +10,7 @@ mod config;
 mod connect;
 mod current;
 mod delete;
+mod open;
 mod plan;
 mod preview;
 mod quarantine;
@@ -34,7 +35,6 @@ pub use config::Config;
 use connect::Pools;
 use model::Timestamp;
 use parking_lot::Mutex;
-use recovery::Remedy;
 use rusqlite::Connection;
 use schema::Writer;
 use source::{Damaged, Snapshot};
@@ -44,9 +44,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
-
-/// How often a file that cannot be used is looked at at a start.
-const ATTEMPTS: usize = 3;
 
 /// How long nothing was flushed when the file is brought to its smallest form.
 const IDLE: Duration = Duration::from_secs(10);
@@ -82,96 +79,6 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, makes it if it is not there, and brings it to this version's form. Refuses a
-    /// file of another program, of a newer healthd, or that another healthd has open. One that is damaged
-    /// is put aside for what can be read of it, or what can be read can only be read; see
-    /// [`Config::allow_empty_start`].
-    pub async fn open(config: &Config, now: Timestamp) -> Result<Self, Error> {
-        connect::check_version()?;
-        connect::check_path(&config.db_path)?;
-        let path = connect::resolve(&config.db_path);
-        // Nothing is put beside a file of somebody else.
-        match schema::check_ours(&path) {
-            Ok(()) | Err(Error::Corrupt(_)) => {}
-            Err(foreign) => return Err(foreign),
-        }
-        let lock = connect::lock(&path)?;
-        recovery::complete(&path)?;
-        let mut opened = Self::open_file(&path, now).await;
-        for _ in 0..ATTEMPTS {
-            let Err(Error::Corrupt(why)) = &opened else { break };
-            tracing::error!(file = %path.display(), why, "the database cannot be used as it is");
-            opened = Self::remedied(path.clone(), config.allow_empty_start, now).await;
-        }
-        let mut opened = opened?;
-        if opened.read_only.is_none() {
-            recovery::forget_readable(&path)?;
-        }
-        opened.lock = Mutex::new(Some(lock));
-        Ok(opened)
-    }
-
-    /// What is made of a file that cannot be used as it is.
-    async fn remedied(path: PathBuf, may_lose: bool, now: Timestamp) -> Result<Self, Error> {
-        let file = path.clone();
-        let remedy = move || {
-            let remedy = recovery::decide(recovery::examine(&file, may_lose));
-            let backup = match &remedy {
-                Remedy::Stop(why) => {
-                    return Err(Error::Unavailable(format!(
-                        "HEALTH_DB_PATH: the disk fails, and nothing is done about the database: {why}"
-                    )));
-                }
-                Remedy::TryAgain => return Ok((file, None)),
-                Remedy::OnlyRead(why) => {
-                    return Ok((recovery::readable(&file, now)?, Some(why.clone())));
-                }
-                Remedy::Restore(backup) => Some(&**backup),
-                Remedy::GoOn => None,
-            };
-            recovery::replace(&file, backup, now)?;
-            Ok((file, None))
-        };
-        let remedied = tokio::task::spawn_blocking(remedy).await;
-        let (path, why) = remedied.map_err(|_| connect::closed())??;
-        let mut opened = Self::open_file(&path, now).await?;
-        opened.read_only = why.map(|why| {
-            format!(
-                "the database is damaged ({why}); nothing is taken in, and what can be read of it is \
-                 answered. Restore a backup in its place, or go on without what is lost: \
-                 HEALTH_ALLOW_EMPTY_START=true"
-            )
-        });
-        if let Some(read_only) = &opened.read_only {
-            tracing::error!("{read_only}");
-        }
-        Ok(opened)
-    }
-
-    async fn open_file(path: &Path, now: Timestamp) -> Result<Self, Error> {
-        // Before anything is set: even a pragma changes a file.
-        schema::check_ours(path)?;
-        let pools = Pools::new(path)?;
-        let writer = pools.write(move |connection| schema::prepare(connection, now)).await?;
-        let opened = Self {
-            path: path.to_owned(),
-            writer,
-            pools,
-            limits: plan::Limits::default(),
-            tidying: Semaphore::new(1),
-            waiting: AtomicUsize::new(0),
-            last_commit: Mutex::new(Instant::now()),
-            now: Mutex::new(now),
-            known: Arc::default(),
-            plain: Mutex::default(),
-            lock: Mutex::default(),
-            recovered: Mutex::default(),
-            read_only: None,
-        };
-        *opened.recovered.lock() = Some(opened.read_all().await?);
-        Ok(opened)
-    }
-
     async fn read_all(&self) -> Result<Recovered, Error> {
         let known = self.known.clone();
         let recover = move |connection: &mut Connection| {

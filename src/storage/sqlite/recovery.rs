@@ -4,12 +4,13 @@
 //! go on without what is lost, and is put aside then, whole, with what lies beside it.
 
 use super::super::Error;
-use super::salvage;
+use super::{connect, salvage, schema};
 use model::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -56,6 +57,26 @@ pub(super) fn decide(evidence: Evidence) -> Remedy {
 /// How often a file is found damaged before it is said to be.
 const LOOKS: usize = 3;
 
+/// Makes the file, if it is not there or empty. It comes to be at once and whole: whatever a crash leaves
+/// before that is made anew. Err(Corrupt) if it is not there and its log is.
+pub(super) fn make_whole(path: &Path) -> Result<(), Error> {
+    let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    if bytes(path) > 0 {
+        return Ok(());
+    }
+    if bytes(&beside(path, "-wal")) > 0 {
+        return Err(Error::Corrupt(format!("{MISSING}: {}", path.display())));
+    }
+    let making = beside(path, ".making");
+    remove(&making)?;
+    remove(path)?;
+    salvage::make_empty(&making)?;
+    move_to(&making, path)
+}
+
+/// Of a file that is not there, though its log is.
+const MISSING: &str = "its log is there and the file is not";
+
 /// Looks at the file as a file, and at its pages. To SQLite a read that fails is damage, and the next one
 /// may go well; so it is damaged if it is found to be every time.
 pub(super) fn examine(path: &Path, may_lose: bool) -> Evidence {
@@ -75,7 +96,9 @@ fn look(path: &Path, may_lose: bool) -> Evidence {
         let failed = read.err().filter(|error| error.kind() != io::ErrorKind::NotFound);
         failed.map(|error| format!("{} cannot be read: {error}", path.display()))
     });
+    let is_missing = fs::metadata(path).map_or(0, |file| file.len()) == 0;
     let (disk, damage) = match disk {
+        None if is_missing => (None, Some(MISSING.to_owned())),
         Some(why) => (Some(why), None),
         None => match check(path) {
             Ok(damage) => (None, damage),
@@ -101,7 +124,12 @@ fn check(path: &Path) -> Result<Option<String>, rusqlite::Error> {
     match check() {
         Ok(said) if said == "ok" => Ok(None),
         Ok(said) => Ok(Some(said.lines().last().unwrap_or_default().to_owned())),
-        Err(failure) if failure.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+        Err(failure)
+            if matches!(
+                failure.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ) =>
+        {
             Ok(Some(failure.to_string()))
         }
         Err(failure) => Err(failure),
@@ -113,9 +141,39 @@ fn check(path: &Path) -> Result<Option<String>, rusqlite::Error> {
 pub(super) fn readable(path: &Path, now: Timestamp) -> Result<PathBuf, Error> {
     let copy = beside(path, ".readable");
     remove(&copy)?;
-    tell(path, salvage::salvage(path, &copy, now)?);
+    tell(path, salvage_into(path, &copy, now)?);
     Ok(copy)
 }
+
+/// Salvages, also where the first page, without which nothing can be found, is lost: all files of a version
+/// have the same one but for some numbers, which are as well guessed.
+fn salvage_into(path: &Path, to: &Path, now: Timestamp) -> Result<salvage::Salvaged, Error> {
+    let incarnation = connect::noted(path);
+    if schema::is_as_it_was_made(path) || fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+        return salvage::salvage(path, to, incarnation, now);
+    }
+    let (copy, fresh) = (beside(path, ".copy"), beside(path, ".making"));
+    remove(&copy)?;
+    remove(&fresh)?;
+    salvage::make_empty(&fresh)?;
+    let failed = |error: io::Error| unavailable(&copy, &error);
+    for suffix in ["", "-wal"] {
+        if beside(path, suffix).exists() {
+            fs::copy(beside(path, suffix), beside(&copy, suffix)).map_err(failed)?;
+        }
+    }
+    let first = fs::read(&fresh).map_err(failed)?;
+    let patch = File::options().write(true).open(&copy).map_err(failed)?;
+    patch.write_all_at(&first[..first.len().min(PAGE)], 0).map_err(failed)?;
+    drop(patch);
+    let salvaged = salvage::salvage(&copy, to, incarnation, now)?;
+    remove(&copy)?;
+    remove(&fresh)?;
+    Ok(salvage::Salvaged { gaps: salvaged.gaps + 1, ..salvaged })
+}
+
+/// The size of a page.
+const PAGE: usize = 4096;
 
 /// Puts what can be read of the file, or a backup and what is newer, in its place, and the file aside.
 /// A crash in between leaves the one or the other; see [`complete`].
@@ -125,7 +183,7 @@ pub(super) fn replace(path: &Path, backup: Option<&Path>, now: Timestamp) -> Res
     if let Some(backup) = backup {
         fs::copy(backup, &making).map_err(|error| unavailable(&making, &error))?;
     }
-    tell(path, salvage::salvage(path, &making, now)?);
+    tell(path, salvage_into(path, &making, now)?);
     move_to(&making, &made)?;
     complete(path)
 }

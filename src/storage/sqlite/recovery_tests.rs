@@ -79,14 +79,22 @@ fn is_whole(totals: &BTreeMap<String, f64>, sessions: usize) -> bool {
 async fn whatever_page_is_lost_the_rest_is_answered_and_nothing_is_missed_in_silence() {
     let mut file = filled().await;
     let path = shut(&mut file).await;
-    let good = fs::read(&path).unwrap();
     let (mut whole, mut kept) = (0, 0);
-    // Without the first page it is no database.
-    for page in 1..good.len() / PAGE {
+    let incarnation = {
+        let opened = Sqlite::open(&config(&path, false), at(101)).await.unwrap();
+        let incarnation = opened.recover().await.unwrap().incarnation;
+        opened.close(at(102)).await.unwrap();
+        incarnation
+    };
+    let good = fs::read(&path).unwrap();
+    for page in 0..good.len() / PAGE {
         let mut bad = good.clone();
         bad[page * PAGE..][..PAGE].fill(0x5a);
         fs::write(&path, &bad).unwrap();
         let opened = Sqlite::open(&config(&path, false), at(200)).await.unwrap();
+        let found = opened.recovered.lock().as_ref().map(|recovered| recovered.incarnation);
+        // A client is not to take it for another database and send again what is in it.
+        assert_eq!(found, Some(incarnation), "page {page}");
         let (totals, sessions, told) = contents(&opened).await;
         let read_only = opened.read_only().is_some();
         opened.close(at(201)).await.unwrap();
@@ -180,16 +188,7 @@ async fn a_crash_while_it_is_put_aside_leaves_it_whole() {
             let directory = if place < moved { aside.join(&name) } else { beside("") };
             fs::write(directory.join(name_of), "damaged").unwrap();
         }
-        let opened = open(file.directory.path(), 200).await;
-        // What is found first is not ours; so this is as if its first page were whole.
-        if moved == 0 {
-            assert!(opened.is_err());
-            fs::write(&path, &good).unwrap();
-        }
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(_) => open(file.directory.path(), 200).await.unwrap(),
-        };
+        let opened = open(file.directory.path(), 200).await.unwrap();
         let (totals, sessions, _) = contents(&opened).await;
         assert!(is_whole(&totals, sessions), "{moved} moved");
         opened.close(at(201)).await.unwrap();
@@ -225,6 +224,46 @@ async fn a_backup_is_gone_on_from_with_what_is_newer() {
     assert!(recovered.series.iter().all(|(_, current)| current.value >= FLUSHES as f64));
     assert_eq!(recovered.sessions.len(), CLIENTS as usize);
     opened.close(at(302)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_bit_is_wrong_the_service_starts_and_what_it_takes_in_is_kept() {
+    const FLIPS: usize = 400;
+    let mut file = filled().await;
+    let path = shut(&mut file).await;
+    let good = fs::read(&path).unwrap();
+    let aside = file.directory.path().join("health.db.quarantine");
+    let (mut at_bit, mut refused) = (7, 0);
+    for flip in 0..FLIPS {
+        // Every page is hit, at places without a pattern.
+        at_bit = (at_bit * 6_364_136_223 + 1_442_695) % (PAGE * 8);
+        let page = flip % (good.len() / PAGE);
+        let mut bad = good.clone();
+        bad[page * PAGE + at_bit / 8] ^= 1 << (at_bit % 8);
+        fs::write(&path, &bad).unwrap();
+        drop(fs::remove_dir_all(&aside));
+        let which = format!("bit {at_bit} of page {page}");
+        let opened = match Sqlite::open(&config(&path, true), at(300)).await {
+            Ok(opened) => opened,
+            // It says to be somebody else's.
+            Err(Error::Foreign(_)) if page == 0 => {
+                refused += 1;
+                continue;
+            }
+            Err(error) => panic!("{which}: {error}"),
+        };
+        let recovered = opened.recover().await.unwrap();
+        let seq = recovered.flush_seq + 1;
+        let component = 1 + recovered.counts.keys().max().copied().unwrap_or(0);
+        let new = counter(component, 0);
+        let next = flush(seq, std::slice::from_ref(&new), &[(new.id, 300, grew(1.0))]);
+        match opened.commit(next).await {
+            Commit::Committed => {}
+            failed => panic!("{which}: {failed:?}"),
+        }
+        opened.close(at(301)).await.unwrap();
+    }
+    assert!(refused < FLIPS / 20, "{refused} were refused");
 }
 
 #[tokio::test]

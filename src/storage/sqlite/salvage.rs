@@ -36,12 +36,22 @@ const MEND: &str = "
     DELETE FROM block WHERE id NOT IN (SELECT id FROM directory);
     DELETE FROM series WHERE metric IS NULL
         AND (name IS NULL OR kind IS NULL OR unit IS NULL OR description IS NULL);
+    DELETE FROM sqlite_sequence;
+    INSERT INTO sqlite_sequence (name, seq) SELECT 'run', coalesce(max(id), 0) FROM run;
+";
+
+/// A metric that is lost takes its series with it, and no two components have series under one name.
+const MEND_NAMES: &str = "
     UPDATE series SET labels = NULL WHERE metric IS NOT NULL
         AND metric NOT IN (SELECT id FROM series WHERE metric IS NULL);
     INSERT OR IGNORE INTO component (id, name)
         SELECT id >> 32, printf('lost_%d', id >> 32)
         FROM (SELECT id FROM series UNION SELECT first_series FROM directory
               UNION SELECT last_series FROM directory);
+    UPDATE component SET name = printf('lost_%d', id)
+        WHERE EXISTS (SELECT 1 FROM component AS other WHERE other.name = component.name
+            AND other.id < component.id AND EXISTS (SELECT 1 FROM series
+                WHERE series.id >> 32 = other.id AND labels IS NOT NULL));
 ";
 
 /// The ids that may have been those of series whose rows were lost are not given again.
@@ -64,7 +74,13 @@ pub(super) struct Salvaged {
 
 /// Copies what can be read of one file to another, which is empty or an earlier state of the same data:
 /// then it gets what is newer. It is synced when this returns.
-pub(super) fn salvage(from: &Path, to: &Path, now: Timestamp) -> Result<Salvaged, Error> {
+/// `incarnation` is that of the data, for when the file does not tell it.
+pub(super) fn salvage(
+    from: &Path,
+    to: &Path,
+    incarnation: Option<Incarnation>,
+    now: Timestamp,
+) -> Result<Salvaged, Error> {
     let mut target = Connection::open(to).map_err(error)?;
     connect::set_up_writer(&target).map_err(error)?;
     schema::make(&mut target)?;
@@ -78,7 +94,16 @@ pub(super) fn salvage(from: &Path, to: &Path, now: Timestamp) -> Result<Salvaged
         Ok(source) => salvage.copy(&source)?,
         Err(_) => salvage.salvaged.gaps += 1,
     }
-    salvage.finish(now)
+    salvage.finish(incarnation, now)
+}
+
+/// Makes a file with nothing in it, which is synced when this returns.
+pub(super) fn make_empty(path: &Path) -> Result<(), Error> {
+    let mut file = Connection::open(path).map_err(error)?;
+    connect::set_up_writer(&file).map_err(error)?;
+    schema::make(&mut file)?;
+    file.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(error)?;
+    file.close().map_err(|(_, failure)| error(failure))
 }
 
 struct Salvage {
@@ -187,12 +212,13 @@ impl Salvage {
     }
 
     /// Makes a whole of it.
-    fn finish(self, now: Timestamp) -> Result<Salvaged, Error> {
+    fn finish(self, known: Option<Incarnation>, now: Timestamp) -> Result<Salvaged, Error> {
         let Self { target, salvaged } = self;
         if target.is_autocommit() {
             target.execute_batch("BEGIN").map_err(error)?;
         }
-        let (incarnation, writer) = (Incarnation::random()?, Incarnation::random()?);
+        let incarnation = known.map_or_else(Incarnation::random, Ok)?;
+        let writer = Incarnation::random()?;
         target
             .execute(
                 "INSERT OR IGNORE INTO meta
@@ -201,7 +227,10 @@ impl Salvage {
             )
             .map_err(error)?;
         target.execute_batch(MEND).map_err(error)?;
+        catalogue::fill_gaps(&target)?;
+        target.execute_batch(MEND_NAMES).map_err(error)?;
         catalogue::name_nameless(&target)?;
+        catalogue::give_up_unreadable(&target)?;
         if salvaged.gaps > 0 {
             target.execute_batch(SKIP_LOST).map_err(error)?;
             // Under a number that no block and no run has.

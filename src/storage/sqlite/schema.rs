@@ -6,7 +6,7 @@
 use super::super::{Error, Incarnation, More};
 use super::connect::error;
 use model::Timestamp;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use rusqlite_migration::{M, Migrations};
 use std::path::Path;
 use std::time::Duration;
@@ -195,9 +195,48 @@ const NEEDED: [(&str, &str); 11] = [
     ("event", "clean"),
 ];
 
+/// Whether the tables are those of this version.
+fn has_tables(connection: &Connection) -> Result<bool, Error> {
+    let tables = |connection: &Connection| -> rusqlite::Result<Vec<(String, Option<String>)>> {
+        let mut select = connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name")?;
+        select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    };
+    let mut model = Connection::open_in_memory().map_err(error)?;
+    MIGRATIONS.to_latest(&mut model).map_err(migration_error)?;
+    Ok(tables(connection).map_err(error)? == tables(&model).map_err(error)?)
+}
+
+/// Whether the file's list of tables can be read and is that of this version, or of an earlier one.
+pub(super) fn is_as_it_was_made(path: &Path) -> bool {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let Ok(file) = Connection::open_with_flags(path, flags) else { return false };
+    // Of a file that is shorter than it says, too.
+    let set_up = file.pragma_update(None, "writable_schema", true);
+    set_up.is_ok()
+        && match number(&file, "PRAGMA user_version") {
+            Ok(version) if version as usize == STEPS.len() => has_tables(&file).unwrap_or(false),
+            Ok(version) => (1..STEPS.len() as i32).contains(&version),
+            Err(_) => false,
+        }
+}
+
+/// Checks that the tables are those of this version, and the numbers that rows are given from.
+fn check_schema(connection: &Connection) -> Result<(), Error> {
+    if !has_tables(connection)? {
+        return Err(Error::Corrupt("the list of tables is not that of this version".to_owned()));
+    }
+    let wrong = "SELECT count(*) FROM sqlite_sequence
+        WHERE typeof(seq) <> 'integer' OR name <> 'run' OR seq < (SELECT coalesce(max(id), 0) FROM run)";
+    match number(connection, wrong)? {
+        0 => Ok(()),
+        _ => Err(Error::Corrupt("the number of the last run is wrong".to_owned())),
+    }
+}
+
 /// Goes through the pages of what is needed: a damaged file is found to be so before anything is
 /// written to it.
 fn check_pages(connection: &Connection) -> Result<(), Error> {
+    check_schema(connection)?;
     for (table, last) in NEEDED {
         let walk = format!("SELECT total(length({last})) FROM {table}");
         connection.query_row(&walk, [], |row| row.get::<_, f64>(0)).map_err(error)?;
@@ -207,8 +246,11 @@ fn check_pages(connection: &Connection) -> Result<(), Error> {
 
 /// Brings the file to this version's form, notes the start, and says who writes from now on.
 pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<Writer, Error> {
-    if number(connection, "PRAGMA user_version")? as usize == STEPS.len() {
-        check_pages(connection)?;
+    match number(connection, "PRAGMA user_version")? {
+        // The file was made whole, with its version.
+        0 => return Err(Error::Corrupt("the file does not say its version".to_owned())),
+        version if version as usize == STEPS.len() => check_pages(connection)?,
+        _ => {}
     }
     make(connection)?;
     super::verify::verify(connection, now)?;
@@ -258,6 +300,14 @@ pub(super) fn check_ours(path: &Path) -> Result<(), Error> {
     let id = number(&connection, "PRAGMA application_id")?;
     let tables = number(&connection, "SELECT count(*) FROM sqlite_schema")?;
     if id == APPLICATION_ID || (id == 0 && tables == 0) { Ok(()) } else { Err(of_another(id)) }
+}
+
+/// Whether the file is no database at all.
+pub(super) fn is_none(path: &Path) -> bool {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let read = Connection::open_with_flags(path, flags)
+        .and_then(|file| file.query_row("PRAGMA application_id", [], |row| row.get::<_, i32>(0)));
+    read.is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::NotADatabase))
 }
 
 /// Refuses what this version cannot read without changing it.
