@@ -223,7 +223,10 @@ pub enum Error {
         ttl: Duration,
     },
     /// Use a name that has a session, or raise the limit.
-    #[error("there are {0} sessions, as many as HEALTH_MAX_SESSIONS allows")]
+    #[error(
+        "there are {0} sessions, as many as HEALTH_MAX_SESSIONS allows; raise it, or lower \
+         HEALTH_SESSION_TTL, so that clients that are gone are forgotten sooner"
+    )]
     TooManySessions(usize),
     /// The service stops; send it to the next one.
     #[error("the service is stopping; connect again")]

@@ -414,6 +414,9 @@ impl Courier {
 
     fn end(mut self) {
         self.mend_spill();
+        let late = self.cutter.cut(&self.registry, now());
+        let folds = late.iter().map(|request| request.rows.refs.len()).sum();
+        self.registry.refuse_late(folds);
         // Whoever waits for the end may open it at once.
         drop(self.spill.take());
         self.report.lock().link = report::Link::Closed;

@@ -157,6 +157,11 @@ impl Registry {
         (self.refusals.load(Ordering::Relaxed), self.last_refusal.lock().clone())
     }
 
+    /// Counts folds of calls that came while the client was being closed.
+    pub(crate) fn refuse_late(&self, folds: usize) {
+        self.refusals.fetch_add(folds as u64, Ordering::Relaxed);
+    }
+
     #[cold]
     fn refuse_in(&self, cell: &Cell, why: &dyn std::fmt::Display) {
         self.refuse(&cell.series.component, &cell.series.name, &why.to_string());

@@ -68,6 +68,9 @@ pub(super) fn make_whole(path: &Path) -> Result<(), Error> {
         return Err(Error::Corrupt(format!("{MISSING}: {}", path.display())));
     }
     let making = beside(path, ".making");
+    if path.exists() {
+        tracing::warn!(file = %path.display(), "the database is an empty file; it is made anew");
+    }
     remove(&making)?;
     remove(path)?;
     salvage::make_empty(&making)?;
