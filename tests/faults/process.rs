@@ -2,6 +2,7 @@
 
 use crate::rig::{Rig, Settings};
 use crate::server::{Launch, Server};
+use std::path::Path;
 use std::time::Duration;
 
 pub(crate) async fn kill(settings: Settings) -> bool {
@@ -19,13 +20,25 @@ pub(crate) async fn kill(settings: Settings) -> bool {
 /// What a database file is changed by.
 const CALLS: [&str; 3] = ["pwrite64", "fsync,fdatasync", "ftruncate,rename,unlink,unlinkat"];
 
+const OFTEN: &str = "--flush-interval=1ms";
+
+/// Runs that compaction made.
+fn merged_runs(database: &Path) -> i64 {
+    let connection = rusqlite::Connection::open(database).unwrap();
+    let select = "SELECT count(*) FROM run WHERE level > 0 AND state = 1";
+    connection.query_row(select, [], |row| row.get(0)).unwrap()
+}
+
 pub(crate) async fn points(settings: Settings) -> bool {
     let mut rig = Rig::new("points", settings);
     let database = rig.database();
+    // So many flushes that they are merged every now and then, also at a start.
+    rig.launch = std::mem::take(&mut rig.launch).flag(OFTEN);
     let (mut calls, mut reached) = (CALLS.to_vec(), 0);
     for n in 1.. {
         for call in std::mem::take(&mut calls) {
             let launch = Launch::injected(&database, call, &format!("signal=SIGKILL:when={n}"));
+            let launch = launch.flag(OFTEN);
             let mut is_reached = true;
             // Some come before it serves.
             if let Ok(mut server) = Server::launch(&database, &launch).await {
@@ -49,6 +62,8 @@ pub(crate) async fn points(settings: Settings) -> bool {
         }
         assert!(!calls.is_empty(), "there are {reached} points only");
     }
-    println!("points: killed at {reached}");
+    let merged = merged_runs(&database);
+    println!("points: killed at {reached}; there are {merged} merged runs");
+    rig.expect("compaction", merged > 0, "nothing was merged".to_owned());
     rig.end(&database).await
 }

@@ -267,6 +267,23 @@ async fn whatever_bit_is_wrong_the_service_starts_and_what_it_takes_in_is_kept()
 }
 
 #[tokio::test]
+async fn what_somebody_added_to_a_file_is_no_damage_nor_is_a_file_without_tables() {
+    let mut file = filled().await;
+    let path = shut(&mut file).await;
+    let added = "CREATE INDEX mine ON component (name); ANALYZE;";
+    file.plain().execute_batch(added).unwrap();
+    let opened = Sqlite::open(&config(&path, false), at(200)).await.unwrap();
+    assert_eq!(opened.read_only(), None);
+    opened.close(at(201)).await.unwrap();
+    let other = file.directory.path().join("other.db");
+    Connection::open(&other).unwrap().execute_batch("VACUUM").unwrap();
+    assert!(fs::metadata(&other).unwrap().len() > 0);
+    let opened = Sqlite::open(&config(&other, false), at(200)).await.unwrap();
+    assert_eq!(opened.read_only(), None);
+    opened.close(at(201)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_disk_that_cannot_be_read_is_told_from_a_damaged_file() {
     let mut file = filled().await;
     let path = shut(&mut file).await;

@@ -195,7 +195,7 @@ const NEEDED: [(&str, &str); 11] = [
     ("event", "clean"),
 ];
 
-/// Whether the tables are those of this version.
+/// Whether the tables of this version are there; somebody may have added an index or statistics.
 fn has_tables(connection: &Connection) -> Result<bool, Error> {
     let tables = |connection: &Connection| -> rusqlite::Result<Vec<(String, Option<String>)>> {
         let mut select = connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name")?;
@@ -203,7 +203,8 @@ fn has_tables(connection: &Connection) -> Result<bool, Error> {
     };
     let mut model = Connection::open_in_memory().map_err(error)?;
     MIGRATIONS.to_latest(&mut model).map_err(migration_error)?;
-    Ok(tables(connection).map_err(error)? == tables(&model).map_err(error)?)
+    let found = tables(connection).map_err(error)?;
+    Ok(tables(&model).map_err(error)?.iter().all(|table| found.contains(table)))
 }
 
 /// Whether the file's list of tables can be read and is that of this version, or of an earlier one.
@@ -247,6 +248,7 @@ fn check_pages(connection: &Connection) -> Result<(), Error> {
 /// Brings the file to this version's form, notes the start, and says who writes from now on.
 pub(super) fn prepare(connection: &mut Connection, now: Timestamp) -> Result<Writer, Error> {
     match number(connection, "PRAGMA user_version")? {
+        0 if is_empty(connection)? => {}
         // The file was made whole, with its version.
         0 => return Err(Error::Corrupt("the file does not say its version".to_owned())),
         version if version as usize == STEPS.len() => check_pages(connection)?,
@@ -290,6 +292,12 @@ pub(super) fn set_active(
         .map_err(error)
 }
 
+/// Whether it is a database without anything in it.
+fn is_empty(connection: &Connection) -> Result<bool, Error> {
+    let id = number(connection, "PRAGMA application_id")?;
+    Ok(id == 0 && number(connection, "SELECT count(*) FROM sqlite_schema")? == 0)
+}
+
 /// Refuses a file that another program made. One that is absent or empty may become ours.
 pub(super) fn check_ours(path: &Path) -> Result<(), Error> {
     if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
@@ -298,8 +306,7 @@ pub(super) fn check_ours(path: &Path) -> Result<(), Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(error)?;
     let id = number(&connection, "PRAGMA application_id")?;
-    let tables = number(&connection, "SELECT count(*) FROM sqlite_schema")?;
-    if id == APPLICATION_ID || (id == 0 && tables == 0) { Ok(()) } else { Err(of_another(id)) }
+    if id == APPLICATION_ID || is_empty(&connection)? { Ok(()) } else { Err(of_another(id)) }
 }
 
 /// Whether the file is no database at all.
