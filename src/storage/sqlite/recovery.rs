@@ -34,7 +34,7 @@ pub(super) enum Remedy {
     Stop(String),
     /// Try once more: it can be read after all.
     TryAgain,
-    /// Put it aside, and go on from a backup and what is newer and can be read.
+    /// Put it aside, and go on from a backup. What is newer stays in what was put aside.
     Restore(PathBuf),
     /// Put it aside, and go on from what can be read.
     GoOn,
@@ -178,15 +178,18 @@ fn salvage_into(path: &Path, to: &Path, now: Timestamp) -> Result<salvage::Salva
 /// The size of a page.
 const PAGE: usize = 4096;
 
-/// Puts what can be read of the file, or a backup and what is newer, in its place, and the file aside.
+/// Puts what can be read of the file, or a backup, in its place, and the file aside.
 /// A crash in between leaves the one or the other; see [`complete`].
 pub(super) fn replace(path: &Path, backup: Option<&Path>, now: Timestamp) -> Result<(), Error> {
     let (making, made) = (beside(path, ".salvaging"), beside(path, ".salvaged"));
     remove(&making)?;
-    if let Some(backup) = backup {
-        fs::copy(backup, &making).map_err(|error| unavailable(&making, &error))?;
+    match backup {
+        // Runs that were merged since hold what the backup has, too: added to it, that would count twice.
+        Some(backup) => {
+            fs::copy(backup, &making).map_err(|error| unavailable(&making, &error))?;
+        }
+        None => tell(path, salvage_into(path, &making, now)?),
     }
-    tell(path, salvage_into(path, &making, now)?);
     move_to(&making, &made)?;
     complete(path)
 }

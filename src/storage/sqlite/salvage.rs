@@ -72,8 +72,7 @@ pub(super) struct Salvaged {
     pub(super) gaps: u64,
 }
 
-/// Copies what can be read of one file to another, which is empty or an earlier state of the same data:
-/// then it gets what is newer. It is synced when this returns.
+/// Copies what can be read of one file to another, which is made. It is synced when this returns.
 /// `incarnation` is that of the data, for when the file does not tell it.
 pub(super) fn salvage(
     from: &Path,
