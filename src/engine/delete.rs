@@ -7,7 +7,7 @@ use super::flush::Progress;
 use super::{Engine, Error};
 use crate::state::Selected;
 use crate::storage::{Deleted, Deletion};
-use model::{Current, Range, Selector, Series, SeriesId, Timestamp};
+use model::{Current, Glob, Range, Selector, Series, SeriesId, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,13 +44,28 @@ pub struct DeletedInfo {
     pub examples: Vec<Arc<Series>>,
 }
 
+/// What is deleted is named: a pattern that fits more than was thought of could not be taken back.
+fn check_names(selector: &Selector) -> Result<(), Error> {
+    let Some(component) = &selector.component else {
+        let message = "is not set; say of which component series are to be deleted".to_owned();
+        return Err(Error::Invalid { field: "component", message });
+    };
+    let is_pattern = |name: &&Glob| name.exact().is_none();
+    let pattern = |field, name: &Glob| {
+        let message = format!("{name} is a pattern; name what is to be deleted in full");
+        Err(Error::Invalid { field, message })
+    };
+    match (is_pattern(&component), selector.metrics.iter().find(is_pattern)) {
+        (true, _) => pattern("component", component),
+        (false, Some(metric)) => pattern("metrics", metric),
+        (false, None) => Ok(()),
+    }
+}
+
 impl Engine {
     /// Deletes.
     pub async fn delete(&self, request: Delete) -> Result<DeletedInfo, Error> {
-        if request.selector.component.is_none() {
-            let message = "is not set; say of which component series are to be deleted".to_owned();
-            return Err(Error::Invalid { field: "component", message });
-        }
+        check_names(&request.selector)?;
         let range = range(&request)?;
         if !request.dry_run {
             self.writable()?;

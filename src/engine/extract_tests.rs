@@ -1,10 +1,11 @@
 //! Answers of several parts while what they are read from changes.
 
-use super::super::{Clock, Config, Engine, Plain, Source};
+use super::super::{Clock, Config, Engine, Plain, Source, When};
 use super::*;
 use crate::state::Value;
 use crate::storage::sqlite::{self, Sqlite};
 use crate::storage::{More, Policy, Storage as _};
+use model::Width;
 use std::collections::BTreeMap;
 
 const NOW: Timestamp = Timestamp::from_ms(1_767_225_600_000);
@@ -34,9 +35,11 @@ async fn an_answer_whose_buckets_got_wider_between_its_parts_is_to_be_asked_for_
     let receipt = engine.record(samples.collect::<Vec<_>>().into_iter()).unwrap();
     assert!(engine.make_durable(&receipt).await.unwrap());
     let request = |step| Extract {
-        selector: Selector { component: Some("c".to_owned()), ..Selector::default() },
-        start: Some(NOW),
-        end: Some(NOW.after(Duration::from_secs(STEPS))),
+        selector: Selector::of_component("c"),
+        span: Span {
+            start: Some(When::At(NOW)),
+            end: Some(When::At(NOW.after(Duration::from_secs(STEPS)))),
+        },
         step: Some(Duration::from_secs(step)),
         ..Extract::default()
     };

@@ -1,135 +1,455 @@
-//! Listing what there is, and what each series has come to. All of it from memory.
+//! Query: functions of series or groups of them, in steps of a range and over all of it.
+//!
+//! Everything is computed from merged folds, so steps add up to the range and groups to the whole;
+//! all functions of a question share one scan. What is left out to keep an answer within its bounds
+//! is counted.
 
-use super::Engine;
+use super::extract::PART_POINTS;
+use super::groups::{Grouping, Key, Members};
+use super::reading::{Bounds, Coverage, Part, Reading, Span};
+use super::{Engine, Error, Function};
 use crate::state::Selected;
-use model::{Current, Kind, Metric, Selector, Series, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::storage::{Groups, Parts};
+use model::{Fold, Kind, Merge, Range, Selector, SeriesId, Timestamp};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// The most label names that a metric is listed with.
-const MAX_LABEL_KEYS: usize = 100;
+/// The most functions of one question.
+const MAX_FUNCTIONS: usize = 20;
+/// Series or groups of an answer, when the request does not say, and the most that it may say.
+const DEFAULT_SERIES: usize = 100;
+const MAX_SERIES: usize = 10_000;
+/// Bytes of an answer, near enough, when the request does not say, and the most that it may say: clients
+/// take messages of 4 MiB unless they are told.
+const DEFAULT_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 3 << 20;
+/// Of groups with sketches so many fewer are read at a time.
+const SKETCH_POINTS: u64 = 10;
 
-/// A component.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ComponentInfo {
-    /// Its name.
-    pub name: Arc<str>,
-    /// How many metrics it has.
-    pub metrics: u64,
-    /// How many series they have.
-    pub series: u64,
-    /// When its first and its last sample were; none when nothing is left of any.
-    pub times: Option<(Timestamp, Timestamp)>,
+/// What to compute.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Of which series.
+    pub selector: Selector,
+    /// From when to when.
+    pub span: Span,
+    /// The distance of points; the smallest round one with few enough points.
+    pub step: Option<Duration>,
+    /// At most so many points a group; 1,000.
+    pub max_points: Option<u32>,
+    /// What is computed; none: the increase of counters, the mean of rolling metrics.
+    pub functions: Vec<Function>,
+    /// Which series are answered about together.
+    pub grouping: Grouping,
+    /// Only some groups, the rest together.
+    pub top: Option<Top>,
+    /// At most so many groups; 100.
+    pub max_series: Option<u32>,
+    /// At most so many bytes, near enough; 1 MiB.
+    pub max_bytes: Option<u32>,
+    /// Goes on after an answer that left groups out.
+    pub after: Option<Cursor>,
+    /// When to give up.
+    pub deadline: Option<Instant>,
 }
 
-/// A metric.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MetricInfo {
-    /// What it is.
-    pub metric: Arc<Metric>,
-    /// How many series it has.
-    pub series: u64,
-    /// The names of their labels.
-    pub label_keys: Vec<String>,
-    /// When its first and its last sample were; none when nothing is left of any.
-    pub times: Option<(Timestamp, Timestamp)>,
+/// Which groups are shown by themselves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Top {
+    /// How many of each kind.
+    pub k: usize,
+    /// Whether those with the smallest values.
+    pub smallest: bool,
+    /// By this function of the range; none: the first of those asked for that there is of their kind.
+    pub by: Option<Function>,
 }
 
-/// A series as it is now.
+/// Where an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The range as it was resolved.
+    pub range: Range,
+    /// The last group.
+    pub after: String,
+}
+
+/// What was computed.
 #[derive(Clone, Debug)]
-pub struct CurrentInfo {
-    /// What it is.
-    pub series: Arc<Series>,
-    /// A counter's total, a rolling metric's last observation.
-    pub value: f64,
-    /// When its last sample was, truncated to the base width; none when nothing is left of it.
-    pub last_time: Option<Timestamp>,
+pub struct Answer {
+    /// Groups that have data, in the order of their keys, or of rank with the rest at the end.
+    pub groups: Vec<Group>,
+    /// What it rests on.
+    pub coverage: Coverage,
+    /// Where to go on; none at the end.
+    pub next: Option<Cursor>,
 }
 
-impl CurrentInfo {
-    /// Its kind.
-    pub fn kind(&self) -> Kind {
-        self.series.metric.kind
-    }
+/// What was computed of a group.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What its series have in common.
+    pub key: Key,
+    /// Their unit; empty if they differ.
+    pub unit: String,
+    /// How many they are.
+    pub series: u64,
+    /// Whether these are the groups that are not shown by themselves.
+    pub is_rest: bool,
+    /// The start of each step that has data.
+    pub times: Vec<Timestamp>,
+    /// Each function that there is of the kind.
+    pub columns: Vec<Column>,
+}
+
+/// A function's values.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// The function.
+    pub function: Function,
+    /// Its value in each of the times; none where there is none.
+    pub values: Vec<Option<f64>>,
+    /// Its value over the range.
+    pub range: Option<f64>,
 }
 
 impl Engine {
-    /// The components in the order of names, after that one, at most so many.
-    pub fn components(&self, after: Option<&str>, limit: usize) -> Vec<ComponentInfo> {
-        let listed = self.state.components(after, limit).into_iter();
-        let info = |component: crate::state::Component| {
-            let times = self.times(component.series.iter().copied());
-            ComponentInfo {
-                name: component.name,
-                metrics: component.metrics as u64,
-                series: component.series.len() as u64,
-                times,
-            }
+    /// Computes.
+    pub async fn query(self: &Arc<Self>, query: Query) -> Result<Answer, Error> {
+        let now = self.clock.now();
+        let range = match &query.after {
+            Some(cursor) => cursor.range,
+            None => query.span.resolve(now)?,
         };
-        listed.map(info).collect()
-    }
-
-    /// The metrics of one component or of all, in the order of component and name, after that one,
-    /// at most so many.
-    pub fn metrics(
-        &self,
-        component: Option<&str>,
-        after: Option<(&str, &str)>,
-        limit: usize,
-    ) -> Vec<MetricInfo> {
-        let selector = Selector { component: component.map(str::to_owned), ..Selector::default() };
-        let mut metrics: BTreeMap<(Arc<str>, Arc<str>), Vec<Selected>> = BTreeMap::new();
-        for selected in self.state.select(&selector) {
-            let metric = &selected.series.metric;
-            if after.is_none_or(|after| (&*metric.component, &*metric.name) > after) {
-                let key = (metric.component.clone(), metric.name.clone());
-                metrics.entry(key).or_default().push(selected);
-            }
+        let limits = Limits::of(&query)?;
+        let bounds = Bounds::new(query.step, query.max_points)?;
+        let selected = self.find(&query.selector)?;
+        check_functions(&query, &selected)?;
+        let deadline = self.deadline(query.deadline);
+        let reading = Reading::new(self.clone(), (range, now), bounds, deadline)?;
+        let ids = (selected[0].series.id, selected[selected.len() - 1].series.id);
+        let mut asking = Asking { reading, ids, functions: query.functions };
+        let groups = query.grouping.of(selected);
+        match query.top {
+            Some(top) => asking.ranked(groups, top, &limits).await,
+            None => asking.page(groups, query.after.as_ref(), &limits).await,
         }
-        metrics.into_values().take(limit).map(|series| self.metric_info(&series)).collect()
-    }
-
-    fn metric_info(&self, series: &[Selected]) -> MetricInfo {
-        let names = series.iter().flat_map(|selected| selected.series.labels.iter());
-        let label_keys: BTreeSet<String> = names.map(|(name, _)| name.to_owned()).collect();
-        let times = self.times(series.iter().map(|selected| selected.place));
-        MetricInfo {
-            metric: series[0].series.metric.clone(),
-            series: series.len() as u64,
-            label_keys: label_keys.into_iter().take(MAX_LABEL_KEYS).collect(),
-            times,
-        }
-    }
-
-    /// The series that the selector means, as they are now: by component and then by age, after
-    /// that one (component and place in it), at most so many.
-    pub fn current(
-        &self,
-        selector: &Selector,
-        after: Option<(&str, u32)>,
-        limit: usize,
-    ) -> Vec<CurrentInfo> {
-        let selected = self.state.select_after(selector, after, limit);
-        let width = self.config.retention.0.base_width();
-        let info = |selected: Selected| {
-            let current = self.state.current(selected.place);
-            CurrentInfo {
-                series: selected.series,
-                value: current.value,
-                last_time: current.is_known().then(|| width.truncate(current.last_time)),
-            }
-        };
-        selected.into_iter().map(info).collect()
-    }
-
-    fn times(
-        &self,
-        places: impl Iterator<Item = crate::state::Place>,
-    ) -> Option<(Timestamp, Timestamp)> {
-        let width = self.config.retention.0.base_width();
-        let known = places.map(|place| self.state.current(place)).filter(Current::is_known);
-        let times = known.map(|current| (current.first_time, current.last_time));
-        let (first, last) = times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
-        Some((width.truncate(first), width.truncate(last)))
     }
 }
+
+struct Limits {
+    series: usize,
+    bytes: usize,
+}
+
+impl Limits {
+    fn of(query: &Query) -> Result<Self, Error> {
+        let limit = |field, asked: Option<u32>, default, max: usize| match asked {
+            None | Some(0) => Ok(default),
+            Some(asked) if asked as usize <= max => Ok(asked as usize),
+            Some(asked) => {
+                let message = format!("{asked} is above {max}; ask for less at a time");
+                Err(Error::Invalid { field, message })
+            }
+        };
+        let series = limit("max_series", query.max_series, DEFAULT_SERIES, MAX_SERIES)?;
+        let bytes = limit("max_bytes", query.max_bytes, DEFAULT_BYTES, MAX_BYTES)?;
+        if let Some(Top { k, .. }) = query.top.filter(|top| top.k == 0 || top.k > series) {
+            let message = format!("{k} is not from 1 to max_series, which is {series}");
+            return Err(Error::Invalid { field: "top.k", message });
+        }
+        Ok(Self { series, bytes })
+    }
+}
+
+fn check_functions(query: &Query, selected: &[Selected]) -> Result<(), Error> {
+    let field = "functions";
+    if query.functions.len() > MAX_FUNCTIONS {
+        let message = format!("there are more than {MAX_FUNCTIONS}; ask for fewer at a time");
+        return Err(Error::Invalid { field, message });
+    }
+    let by = query.top.and_then(|top| top.by);
+    for (field, function) in query
+        .functions
+        .iter()
+        .map(|function| (field, function))
+        .chain(by.iter().map(|by| ("top.by", by)))
+    {
+        let kinds = selected.iter().map(|one| one.series.metric.kind);
+        if !kinds.into_iter().any(|kind| function.applies_to(kind)) {
+            let metric = &selected[0].series.metric;
+            let message = format!(
+                "there is no {function} of {}s, as {} is; counters have increase and rate, rolling \
+                 metrics count, sum, avg, min, max, last, delta, rate and percentiles",
+                metric.kind, metric.name
+            );
+            return Err(Error::Invalid { field, message });
+        }
+    }
+    Ok(())
+}
+
+/// A question that is being answered.
+struct Asking {
+    reading: Reading,
+    /// The lowest and the highest of all series.
+    ids: (SeriesId, SeriesId),
+    functions: Vec<Function>,
+}
+
+impl Asking {
+    /// The groups after the cursor, as many as the limits allow.
+    async fn page(
+        &mut self,
+        groups: Vec<Members>,
+        after: Option<&Cursor>,
+        limits: &Limits,
+    ) -> Result<Answer, Error> {
+        let from = after.map_or(0, |cursor| {
+            groups.partition_point(|members| members.key.text() <= cursor.after)
+        });
+        let mut left = &groups[from..];
+        let (mut answered, mut bytes, mut last) = (Vec::new(), 0, None);
+        while !left.is_empty() && answered.len() < limits.series && bytes < limits.bytes {
+            let room = limits.series - answered.len();
+            let (part, rest) = left.split_at(self.part_size(left.len()).min(room));
+            let mut read = self.read(part).await?.into_iter().zip(part);
+            left = rest;
+            // The last group of an answer that is full is the first that the next one may begin after.
+            for (steps, members) in read.by_ref() {
+                last = Some(&members.key);
+                if !steps.is_empty() {
+                    let group = self.group(members, &steps, false);
+                    bytes += group.bytes();
+                    answered.push(group);
+                }
+                if bytes >= limits.bytes {
+                    break;
+                }
+            }
+            let unread = read.count();
+            left = &groups[groups.len() - left.len() - unread..];
+        }
+        let mut coverage = self.reading.coverage();
+        coverage.omitted = left.len() as u64;
+        if coverage.omitted > 0 {
+            coverage.advice = format!(
+                "{} more groups are left out; go on with next_page_token, or choose fewer series, group \
+                 them, or ask for the top k",
+                left.len()
+            );
+        }
+        if answered.is_empty() && left.is_empty() {
+            coverage.empty_because = self.nothing(&groups);
+        }
+        let next = last.filter(|_| !left.is_empty());
+        let range = self.reading.range;
+        let next = next.map(|key| Cursor { range, after: key.text() });
+        Ok(Answer { groups: answered, coverage, next })
+    }
+
+    /// The first groups by rank, and what the rest comes to.
+    async fn ranked(
+        &mut self,
+        groups: Vec<Members>,
+        top: Top,
+        limits: &Limits,
+    ) -> Result<Answer, Error> {
+        let ranks = self.ranks(&groups, top).await?;
+        let mut order: Vec<usize> = (0..groups.len()).collect();
+        let by_rank = |a: &usize, b: &usize| {
+            // What has no value comes last, whichever end is asked for.
+            let directed = |rank: f64| if top.smallest { -rank } else { rank };
+            let rank = |at: &usize| ranks[*at].map_or(f64::NEG_INFINITY, directed);
+            rank(b).total_cmp(&rank(a)).then(a.cmp(b))
+        };
+        order.sort_by(by_rank);
+        let mut shown: Vec<Members> = Vec::new();
+        let mut rest: HashMap<Kind, Members> = HashMap::new();
+        let mut counts: HashMap<Kind, usize> = HashMap::new();
+        let mut groups: Vec<Option<Members>> = groups.into_iter().map(Some).collect();
+        for members in order.into_iter().filter_map(|at| groups[at].take()) {
+            let kind = members.key.kind;
+            let count = counts.entry(kind).or_default();
+            *count += 1;
+            if *count <= top.k {
+                shown.push(members);
+            } else {
+                let key =
+                    Key { component: None, metric: None, labels: model::Labels::default(), kind };
+                let none = || Members { key, series: Vec::new() };
+                rest.entry(kind).or_insert_with(none).series.extend(members.series);
+            }
+        }
+        let own = shown.len();
+        let mut rest: Vec<Members> = rest.into_values().collect();
+        rest.sort_by(|a, b| a.key.cmp(&b.key));
+        shown.extend(rest);
+        let read = self.read(&shown).await?;
+        let (mut answered, mut bytes, mut omitted) = (Vec::new(), 0, 0);
+        for (place, (steps, members)) in read.iter().zip(&shown).enumerate() {
+            let is_rest = place >= own;
+            if steps.is_empty() {
+                continue;
+            }
+            let group = self.group(members, steps, is_rest);
+            bytes += group.bytes();
+            if bytes >= limits.bytes && !answered.is_empty() {
+                omitted += 1;
+                continue;
+            }
+            answered.push(group);
+        }
+        let mut coverage = self.reading.coverage();
+        coverage.omitted = omitted;
+        if omitted > 0 {
+            coverage.advice = format!(
+                "{omitted} groups are left out for their size; ask for fewer points or a smaller k"
+            );
+        }
+        if answered.is_empty() {
+            coverage.empty_because = self.nothing(&shown);
+        }
+        Ok(Answer { groups: answered, coverage, next: None })
+    }
+
+    /// The value of each group by which it is ranked.
+    async fn ranks(&self, groups: &[Members], top: Top) -> Result<Vec<Option<f64>>, Error> {
+        let Reading { engine, range, now, deadline, .. } = &self.reading;
+        let bounds = Bounds::coarsest(*range);
+        let reading = Reading::new(engine.clone(), (*range, *now), bounds, *deadline)?;
+        let by =
+            |kind| top.by.filter(|by| by.applies_to(kind)).unwrap_or_else(|| self.first_of(kind));
+        let functions = [by(Kind::Counter), by(Kind::Rolling)];
+        let mut ranking = Self { reading, ids: self.ids, functions: functions.to_vec() };
+        let mut ranks = Vec::with_capacity(groups.len());
+        while ranks.len() < groups.len() {
+            let left = &groups[ranks.len()..];
+            let part = &left[..ranking.part_size(left.len())];
+            for (steps, members) in ranking.read(part).await?.iter().zip(part) {
+                let whole = ranking.whole(steps);
+                let by = by(members.key.kind);
+                ranks.push(whole.and_then(|whole| ranking.over_range(by, steps, &whole)));
+            }
+        }
+        Ok(ranks)
+    }
+
+    fn first_of(&self, kind: Kind) -> Function {
+        let first = self.functions.iter().find(|function| function.applies_to(kind));
+        first.copied().unwrap_or(Function::default_of(kind))
+    }
+
+    fn needs_sketches(&self) -> bool {
+        self.functions.iter().any(|function| function.needs_sketch())
+    }
+
+    /// How many of so many groups to read at a time.
+    fn part_size(&self, groups: usize) -> usize {
+        let points = PART_POINTS / if self.needs_sketches() { SKETCH_POINTS } else { 1 };
+        let most = (points / self.reading.steps().max(1) as u64).max(1) as usize;
+        most.min(groups)
+    }
+
+    /// Reads what each group has in its steps.
+    async fn read(&mut self, groups: &[Members]) -> Result<Vec<Vec<(Timestamp, Fold)>>, Error> {
+        let numbered = groups.iter().zip(0u32..);
+        let mut series: Vec<(&Selected, u32)> = numbered
+            .flat_map(|(members, number)| members.series.iter().map(move |one| (one, number)))
+            .collect();
+        series.sort_unstable_by_key(|(selected, _)| selected.series.id);
+        let selected: Vec<Selected> =
+            series.iter().map(|(selected, _)| (*selected).clone()).collect();
+        let numbers: Arc<[u32]> = series.iter().map(|(_, number)| *number).collect();
+        let parts = if self.needs_sketches() { Parts::All } else { Parts::NoSketches };
+        let part =
+            Part { selected: &selected, bounds: self.ids, groups: Groups::By(numbers), parts };
+        self.reading.read(part).await
+    }
+
+    fn group(&mut self, members: &Members, steps: &[(Timestamp, Fold)], is_rest: bool) -> Group {
+        let kind = members.key.kind;
+        let defaults = [Function::default_of(kind)];
+        let functions = if self.functions.is_empty() { &defaults } else { &self.functions[..] };
+        let functions = functions.iter().filter(|function| function.applies_to(kind));
+        let whole = self.whole(steps);
+        if let Some(whole) = whole.as_ref().filter(|_| self.needs_sketches()) {
+            self.reading.note(whole);
+        }
+        let column = |function: &Function| Column {
+            function: *function,
+            values: self.values(*function, steps),
+            range: whole.as_ref().and_then(|whole| self.over_range(*function, steps, whole)),
+        };
+        Group {
+            key: members.key.clone(),
+            unit: members.unit().to_owned(),
+            series: members.series.len() as u64,
+            is_rest,
+            times: steps.iter().map(|(time, _)| *time).collect(),
+            columns: functions.map(column).collect(),
+        }
+    }
+
+    fn values(&self, function: Function, steps: &[(Timestamp, Fold)]) -> Vec<Option<f64>> {
+        if function == Function::Delta {
+            let last = |at: usize| Function::Last.of(&steps[at].1, 0.0);
+            return (0..steps.len())
+                .map(|at| Some(last(at)? - last(at.checked_sub(1)?)?))
+                .collect();
+        }
+        let of = |(time, fold): &(_, _)| function.of(fold, self.reading.seconds_of(*time));
+        steps.iter().map(of).collect()
+    }
+
+    /// All steps in one; none if there are none.
+    fn whole(&self, steps: &[(Timestamp, Fold)]) -> Option<Fold> {
+        let ((_, first), others) = steps.split_first()?;
+        let mut whole = first.clone();
+        for (_, fold) in others {
+            if self.needs_sketches() {
+                whole.merge(fold);
+            } else {
+                whole.merge_without_sketch(fold);
+            }
+        }
+        Some(whole)
+    }
+
+    /// The function of the whole range.
+    fn over_range(
+        &self,
+        function: Function,
+        steps: &[(Timestamp, Fold)],
+        whole: &Fold,
+    ) -> Option<f64> {
+        if function == Function::Delta {
+            let (_, first) = steps.first()?;
+            let last = |fold| Function::Last.of(fold, 0.0);
+            return Some(last(&steps[steps.len() - 1].1)? - last(first)?);
+        }
+        let Reading { range, now, .. } = &self.reading;
+        let seconds = range.end.min(*now).since(range.start).as_secs_f64();
+        function.of(whole, seconds)
+    }
+
+    fn nothing(&self, groups: &[Members]) -> String {
+        let all: Vec<Selected> = groups.iter().flat_map(|one| one.series.iter().cloned()).collect();
+        self.reading.nothing_in_range(&all)
+    }
+}
+
+impl Group {
+    /// Bytes that it takes in an answer, near enough.
+    fn bytes(&self) -> usize {
+        const NUMBER: usize = 9;
+        let names = self.key.labels.as_canonical().len()
+            + self.key.component.as_ref().map_or(0, |name| name.len())
+            + self.key.metric.as_ref().map_or(0, |name| name.len());
+        names + self.unit.len() + NUMBER * (2 + self.times.len()) * (1 + self.columns.len())
+    }
+}
+
+#[cfg(test)]
+#[path = "query_tests.rs"]
+mod tests;

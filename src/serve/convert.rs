@@ -225,6 +225,7 @@ pub(super) fn to_coverage(coverage: Coverage) -> v1::Coverage {
         truncated: coverage.omitted > 0,
         omitted: coverage.omitted,
         advice: coverage.advice,
+        empty_because: coverage.empty_because,
     }
 }
 

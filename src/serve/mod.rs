@@ -5,6 +5,7 @@
 
 mod acks;
 mod admin;
+mod answers;
 mod ask;
 mod call;
 mod convert;

@@ -43,18 +43,7 @@ impl Page {
                 return Err(Error::Invalid { field: "page_size", message });
             }
         };
-        let after = match token {
-            "" => None,
-            token => Some(read_token(token, &request).ok_or_else(|| {
-                Error::Invalid {
-                    field: "page_token",
-                    message:
-                        "does not continue this request; send next_page_token of its last page \
-                          with the rest as it was, or none to start again"
-                            .to_owned(),
-                }
-            })?),
-        };
+        let after = Token::new(request.clone().into_bytes()).read(token)?;
         Ok(Self { size, after, request })
     }
 
@@ -82,25 +71,57 @@ impl Page {
             return String::new();
         }
         items.truncate(keep);
-        items.last().map(|last| write_token(&key(last), &self.request)).unwrap_or_default()
+        items
+            .last()
+            .map(|last| write_token(&key(last), self.request.as_bytes()))
+            .unwrap_or_default()
     }
 }
 
-fn write_token(key: &str, request: &str) -> String {
+/// The token of an answer that has no size in items: what it goes on from, bound to its request.
+pub(super) struct Token(Vec<u8>);
+
+impl Token {
+    /// For a request of which this is all but the token.
+    pub(super) const fn new(request: Vec<u8>) -> Self {
+        Self(request)
+    }
+
+    /// What the token says.
+    pub(super) fn read(&self, token: &str) -> Result<Option<String>, Error> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        read_token(token, &self.0).map(Some).ok_or_else(wrong_token)
+    }
+
+    /// A token that says so.
+    pub(super) fn write(&self, key: &str) -> String {
+        write_token(key, &self.0)
+    }
+}
+
+fn wrong_token() -> Error {
+    let message = "does not continue this request; send next_page_token of its last page with the rest as \
+                   it was, or none to start again";
+    Error::Invalid { field: "page_token", message: message.to_owned() }
+}
+
+fn write_token(key: &str, request: &[u8]) -> String {
     let check = checksum(key, request).to_le_bytes();
     URL_SAFE_NO_PAD.encode([&check[..], key.as_bytes()].concat())
 }
 
-fn read_token(token: &str, request: &str) -> Option<String> {
+fn read_token(token: &str, request: &[u8]) -> Option<String> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     let (check, key) = bytes.split_first_chunk::<4>()?;
     let key = String::from_utf8(key.to_vec()).ok()?;
     (u32::from_le_bytes(*check) == checksum(&key, request)).then_some(key)
 }
 
-fn checksum(key: &str, request: &str) -> u32 {
+fn checksum(key: &str, request: &[u8]) -> u32 {
     let mut hash = crc32fast::Hasher::new();
-    hash.update(request.as_bytes());
+    hash.update(request);
     hash.update(&[0]);
     hash.update(key.as_bytes());
     hash.finalize()

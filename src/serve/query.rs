@@ -1,5 +1,6 @@
 //! QueryService: lists, current values, points of a range.
 
+use super::answers::{self, step};
 use super::call::Deadline;
 use super::convert::{
     self, to_component, to_coverage, to_current, to_metric, to_points, to_sql_value,
@@ -7,13 +8,12 @@ use super::convert::{
 use super::page::{Page, Sizes};
 use super::proto::v1;
 use super::status::too_many_answers;
-use crate::engine::{Engine, Error, Extract, Extraction, Sql};
+use crate::engine::{Engine, Error, Extract, Extraction, Span, Sql, When};
 use crate::storage::SqlAnswer;
-use model::Selector;
+use model::{Glob, Matcher, Selector};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -153,6 +153,18 @@ impl v1::query_service_server::QueryService for Service {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    async fn query(
+        &self,
+        request: Request<v1::QueryRequest>,
+    ) -> Result<Response<v1::QueryResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let (query, token) = answers::query(request.into_inner(), deadline)?;
+        let turn = self.turn(&self.extracting, deadline).await?;
+        let answer = self.engine.query(query).await?;
+        drop(turn);
+        Ok(Response::new(answers::to_query(answer, &token)))
+    }
+
     type SqlStream = ReceiverStream<Result<v1::SqlResponse, Status>>;
 
     async fn sql(
@@ -208,26 +220,22 @@ pub(super) fn selector(
     labels: BTreeMap<String, String>,
 ) -> Selector {
     Selector {
-        component: (!component.is_empty()).then_some(component),
-        metrics,
-        labels: labels.into_iter().collect(),
+        component: some(&component).map(Glob::new),
+        metrics: metrics.iter().map(|name| Glob::new(name)).collect(),
+        labels: labels.into_iter().map(|(name, value)| Matcher::is(name, value)).collect(),
     }
 }
 
 fn extract(request: Request<v1::ExtractRequest>) -> Result<Extract, Error> {
     let deadline = Deadline::of(&request);
     let request = request.into_inner();
-    let step = request.step.map(|step| {
-        Duration::try_from(step).map_err(|_| Error::Invalid {
-            field: "step",
-            message: "is negative; it must be at least 1ms".to_owned(),
-        })
-    });
     Ok(Extract {
         selector: selector(request.component, request.metrics, request.labels),
-        start: request.start.as_ref().map(convert::timestamp),
-        end: request.end.as_ref().map(convert::timestamp),
-        step: step.transpose()?,
+        span: Span {
+            start: request.start.as_ref().map(convert::timestamp).map(When::At),
+            end: request.end.as_ref().map(convert::timestamp).map(When::At),
+        },
+        step: step(request.step)?,
         max_points: (request.max_points > 0).then_some(request.max_points),
         quantiles: request.quantiles,
         deadline,

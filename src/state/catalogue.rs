@@ -6,7 +6,7 @@
 
 use super::batch::{Declaration, Place, Refused};
 use super::sync::RwLock;
-use model::{ComponentId, Labels, Metric, Selector, Series, SeriesId, SeriesKey};
+use model::{ComponentId, Glob, Labels, Metric, Selector, Series, SeriesId, SeriesKey};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -171,6 +171,14 @@ impl Catalogue {
         listed.collect()
     }
 
+    pub(super) fn metric_names(&self, selector: &Selector, limit: usize) -> Vec<Arc<str>> {
+        let inner = self.inner.read();
+        let meant = inner.components.iter().filter(|(name, _)| selector.matches_component(name));
+        let names: BTreeSet<&Arc<str>> =
+            meant.flat_map(|(_, entry)| entry.metrics.keys()).collect();
+        names.into_iter().take(limit).cloned().collect()
+    }
+
     /// The series that the selector means, by component and then by age: at most so many, after that
     /// component and place in it.
     pub(super) fn select(
@@ -180,13 +188,14 @@ impl Catalogue {
         limit: usize,
     ) -> Vec<Selected> {
         let inner = self.inner.read();
-        let only = selector.component.as_deref();
+        let only = selector.component.as_ref().and_then(Glob::exact);
         let from = after.map(|(name, _)| name).max(only).map_or(Bound::Unbounded, Bound::Included);
         let to = only.map_or(Bound::Unbounded, Bound::Included);
         if after.map(|(name, _)| name) > only && only.is_some() {
             return Vec::new();
         }
         let entries = inner.components.range::<str, _>((from, to));
+        let entries = entries.filter(|(name, _)| selector.matches_component(name));
         let series = entries.flat_map(|(name, entry)| {
             let seen = after.filter(|(after, _)| *after == &**name).map(|(_, ordinal)| ordinal);
             let is_seen = |known: &Selected| Some(known.series.id.ordinal()) <= seen;

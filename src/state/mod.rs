@@ -297,6 +297,11 @@ impl State {
         self.catalogue.components(after, limit)
     }
 
+    /// The names of the metrics of the components that the selector means, each once; at most so many.
+    pub fn metric_names(&self, selector: &Selector, limit: usize) -> Vec<Arc<str>> {
+        self.catalogue.metric_names(selector, limit)
+    }
+
     /// The series that the selector means, by component and then by age.
     pub fn select(&self, selector: &Selector) -> Vec<Selected> {
         self.catalogue.select(selector, None, usize::MAX)

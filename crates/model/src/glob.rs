@@ -12,6 +12,11 @@ impl Glob {
         Self(text.into())
     }
 
+    /// The one text that it fits, if it is no pattern.
+    pub fn exact(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(&self.0)
+    }
+
     /// Whether the pattern fits all of the text.
     pub fn matches(&self, text: &str) -> bool {
         let mut parts = self.0.split('*');

@@ -92,6 +92,18 @@ impl Labels {
         std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
     }
 
+    /// Those with these names.
+    #[must_use]
+    pub fn only(&self, names: &[String]) -> Self {
+        let mut text = String::new();
+        for (name, value) in
+            self.iter().filter(|(name, _)| names.iter().any(|wanted| wanted == name))
+        {
+            text.extend([name, "\u{1f}", value, "\u{1f}"]);
+        }
+        Self(text.into())
+    }
+
     /// The value of the label of this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)

@@ -1,0 +1,119 @@
+//! Answers instead of points: what the doors of Query say, and refuse.
+
+use crate::support::{Server, at, increment, labelled, observation, on_both, second_ago};
+use healthd::serve::proto::v1;
+use tonic::Code;
+
+on_both!(
+    groups_and_the_others_add_up_to_the_whole,
+    a_page_token_goes_on_with_its_own_request_only,
+    what_is_wrong_with_a_question_is_named_with_its_field,
+);
+
+fn of_component(name: &str) -> Option<v1::Selector> {
+    Some(v1::Selector { component: name.to_owned(), ..Default::default() })
+}
+
+async fn groups_and_the_others_add_up_to_the_whole(server: Server) {
+    let mut client = server.client().await;
+    let t = second_ago(600);
+    let orders = (0..60i64).map(|n| {
+        let labels = [("country", ["ch", "de", "fr", "it", "at"][n as usize % 5]), ("n", "1")];
+        at(labelled(increment("shop", "orders", (n % 5 + 1) as f64), &labels), t + n * 1000)
+    });
+    client.record(orders.collect()).await;
+    client.record(vec![at(observation("shop", "latency", 0.25), t)]).await;
+    client.record(vec![at(increment("shop", "refunds", 100.0), t)]).await;
+    let matcher = |value: &str, how: v1::label_matcher::Match| v1::LabelMatcher {
+        name: "country".to_owned(),
+        value: value.to_owned(),
+        r#match: how.into(),
+    };
+    let not_italy = matcher("it", v1::label_matcher::Match::IsNot);
+    let has_country = matcher("*", v1::label_matcher::Match::Like);
+    let request = v1::QueryRequest {
+        selector: Some(v1::Selector {
+            component: "sh*".to_owned(),
+            metrics: vec!["ord*".to_owned(), "latency".to_owned()],
+            labels: vec![not_italy, has_country],
+        }),
+        range: Some(v1::TimeRange { from: "now-1h".to_owned(), ..Default::default() }),
+        functions: vec!["rate".to_owned(), "increase".to_owned()],
+        group_by: Some(v1::Grouping { labels: vec!["country".to_owned()], ..Default::default() }),
+        top: Some(v1::Top { k: 2, by: "increase".to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    let answer = client.query.query(request).await.unwrap().into_inner();
+    let groups = answer.groups.iter().map(|group| {
+        let country = group.labels.get("country").map_or("", |country| country);
+        assert_eq!(group.functions[1].function, "increase");
+        let steps: f64 = group.functions[1].value.iter().sum();
+        assert_eq!(Some(steps), group.functions[1].range);
+        assert_eq!(group.time_ms.len(), group.functions[0].value.len());
+        (country, group.others, group.series_count, steps)
+    });
+    let expected = [("at", false, 1, 60.0), ("fr", false, 1, 36.0), ("", true, 2, 36.0)];
+    assert_eq!(groups.collect::<Vec<_>>(), expected);
+    let coverage = answer.coverage.unwrap();
+    assert!(!coverage.truncated && coverage.empty_because.is_empty());
+    server.stop().await.unwrap();
+}
+
+async fn a_page_token_goes_on_with_its_own_request_only(server: Server) {
+    let mut client = server.client().await;
+    client.record((0..5).map(|n| increment("c", &format!("m{n}"), 1.0)).collect()).await;
+    let request =
+        v1::QueryRequest { selector: of_component("c"), max_series: 2, ..Default::default() };
+    let first = client.query.query(request.clone()).await.unwrap().into_inner();
+    assert_eq!(first.groups.len(), 2);
+    let coverage = first.coverage.unwrap();
+    assert!((coverage.truncated, coverage.omitted) == (true, 3), "{coverage:?}");
+    let page_token = first.next_page_token;
+    let next = v1::QueryRequest { page_token: page_token.clone(), ..request.clone() };
+    let second = client.query.query(next).await.unwrap().into_inner();
+    assert_eq!(second.groups[0].name, "m2");
+    let other = v1::QueryRequest { page_token, max_series: 3, ..request };
+    let refused = client.query.query(other).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("page_token: "), "{refused:?}");
+    server.stop().await.unwrap();
+}
+
+async fn what_is_wrong_with_a_question_is_named_with_its_field(server: Server) {
+    let mut client = server.client().await;
+    client.record(vec![increment("c", "m", 1.0)]).await;
+    let range = |from: &str, to: &str| {
+        Some(v1::TimeRange { from: from.to_owned(), to: to.to_owned(), ..Default::default() })
+    };
+    let none = v1::QueryRequest::default;
+    let top = |k, by: &str| Some(v1::Top { k, by: by.to_owned(), ..Default::default() });
+    let twice = v1::TimeRange {
+        start: Some(prost_types::Timestamp::default()),
+        from: "now".to_owned(),
+        ..Default::default()
+    };
+    let nameless = v1::Selector { labels: vec![v1::LabelMatcher::default()], ..Default::default() };
+    for (request, part) in [
+        (v1::QueryRequest { range: range("soon", ""), ..none() }, "start: \"soon\" is no time"),
+        (v1::QueryRequest { range: range("", "now-2x"), ..none() }, "end: "),
+        (v1::QueryRequest { range: range("now", "now-1h"), ..none() }, "end: "),
+        (v1::QueryRequest { range: Some(twice), ..none() }, "range.start: is given twice"),
+        (v1::QueryRequest { selector: Some(nameless), ..none() }, "selector.labels: "),
+        (v1::QueryRequest { functions: vec!["p101".into()], ..none() }, "functions: \"p101\""),
+        (
+            v1::QueryRequest { functions: vec!["max".into()], ..none() },
+            "functions: there is no max",
+        ),
+        (v1::QueryRequest { top: top(0, ""), ..none() }, "top.k: "),
+        (v1::QueryRequest { top: top(101, ""), ..none() }, "top.k: "),
+        (v1::QueryRequest { top: top(1, "most"), ..none() }, "top.by: \"most\""),
+        (v1::QueryRequest { max_points: 50_001, ..none() }, "max_points: "),
+        (v1::QueryRequest { max_series: 10_001, ..none() }, "max_series: "),
+        (v1::QueryRequest { max_bytes: 99_999_999, ..none() }, "max_bytes: "),
+    ] {
+        let refused = client.query.query(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().starts_with(part), "{part}: {refused:?}");
+    }
+    server.stop().await.unwrap();
+}
