@@ -170,7 +170,16 @@ fn flush(size: u32, seq: u64, series: Vec<Arc<Series>>) -> Flush {
         |ordinal| Row { series: SeriesId::new(1, ordinal), start, fold: numbers.fold(start) };
     let rollings = (size / 2..size).map(rolling).collect();
     let folds = Arc::new(Folds { counters, rollings });
-    Flush { seq, now: start, lived: Duration::ZERO, width: WIDTH, series, folds, marks: Vec::new() }
+    Flush {
+        seq,
+        now: start,
+        lived: Duration::ZERO,
+        width: WIDTH,
+        series,
+        folds,
+        marks: Vec::new(),
+        annotations: Vec::new(),
+    }
 }
 
 /// Numbers without a pattern that an encoder could find, the same in every run.

@@ -62,8 +62,16 @@ impl Stored {
         self.seq += 1;
         let now = times.last().unwrap_or(BEGIN);
         let (seq, folds) = (self.seq, Arc::new(folds));
-        let (lived, marks) = (Duration::ZERO, Vec::new());
-        let flush = Flush { seq, now, lived, width: WIDTH, series: new, folds, marks };
+        let flush = Flush {
+            seq,
+            now,
+            lived: Duration::ZERO,
+            width: WIDTH,
+            series: new,
+            folds,
+            marks: Vec::new(),
+            annotations: Vec::new(),
+        };
         let commit = self.storage.commit(Arc::new(flush)).await;
         assert!(matches!(commit, Commit::Committed), "{commit:?}");
     }

@@ -163,6 +163,7 @@ impl Extraction {
     pub fn coverage(&self) -> Coverage {
         let mut coverage = self.reading.coverage();
         coverage.omitted = self.omitted;
+        coverage.annotations = self.reading.annotations(self.selected.iter());
         if self.omitted > 0 {
             coverage.advice = format!(
                 "{} series were left out after {} points; choose metrics or labels, a shorter \

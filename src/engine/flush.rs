@@ -168,6 +168,7 @@ impl Flusher {
             series: frozen.created().to_vec(),
             folds: frozen.sorted(),
             marks: frozen.marks().cloned().collect(),
+            annotations: frozen.annotations().to_vec(),
         };
         tokio::task::spawn_blocking(sort).await.expect("sorting does not panic")
     }

@@ -3,6 +3,7 @@
 //! The engine does not know who is asking: every door has the same verbs. What was accepted is
 //! visible to every query at once, and is forgotten only when the storage has it.
 
+mod annotate;
 #[cfg(test)]
 mod bed;
 mod clock;
@@ -234,9 +235,16 @@ impl Engine {
     ) -> Result<(Arc<Self>, Flusher, Maintainer), Error> {
         let recovered = storage.recover().await?;
         let widths = config.retention.widths();
-        let storage::Recovered { flush_seq, series, counts, sessions, lived, incarnation } =
-            recovered;
-        let seed = Seed { flush_seq, series, counts, sessions };
+        let storage::Recovered {
+            incarnation,
+            flush_seq,
+            series,
+            counts,
+            sessions,
+            annotations,
+            lived,
+        } = recovered;
+        let seed = Seed { flush_seq, series, counts, sessions, annotations };
         let life = session::Life::new(lived);
         let state = Arc::new(State::new(
             seed,

@@ -128,12 +128,15 @@ impl Engine {
         let deadline = self.deadline(query.deadline);
         let reading = Reading::new(self.clone(), (range, now), bounds, deadline)?;
         let ids = (selected[0].series.id, selected[selected.len() - 1].series.id);
+        let annotations = reading.annotations(selected.iter());
         let mut asking = Asking { reading, ids, functions: query.functions };
         let groups = query.grouping.of(selected);
-        match query.top {
-            Some(top) => asking.ranked(groups, top, &limits).await,
-            None => asking.page(groups, query.after.as_ref(), &limits).await,
-        }
+        let mut answer = match query.top {
+            Some(top) => asking.ranked(groups, top, &limits).await?,
+            None => asking.page(groups, query.after.as_ref(), &limits).await?,
+        };
+        answer.coverage.annotations = annotations;
+        Ok(answer)
     }
 }
 

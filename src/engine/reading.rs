@@ -7,7 +7,7 @@ use super::round::{common, round_step, round_up};
 use super::{Engine, Error};
 use crate::state::{PendingFold, Selected};
 use crate::storage::{self, Gap, Groups, Parts, Scan, Scanned};
-use model::{Fold, Range, SeriesId, Timestamp, Width, parse_time};
+use model::{Annotation, Fold, Range, SeriesId, Timestamp, Width, parse_time};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -150,6 +150,8 @@ pub struct Coverage {
     pub advice: String,
     /// Why there is nothing in the answer; empty if there is something.
     pub empty_because: String,
+    /// What was noted in the range.
+    pub annotations: Vec<Arc<Annotation>>,
 }
 
 /// Some series to read, and how.
@@ -321,6 +323,15 @@ impl Reading {
         }
     }
 
+    /// What was noted in the range about the components of these series.
+    pub(super) fn annotations<'a>(
+        &self,
+        selected: impl Iterator<Item = &'a Selected>,
+    ) -> Vec<Arc<Annotation>> {
+        let components = selected.map(|one| &*one.series.metric.component);
+        self.engine.annotations(self.range, components)
+    }
+
     /// What the answer rests on, after all of it was read.
     pub(super) fn coverage(&self) -> Coverage {
         let past = Range::new(self.range.start, self.range.end.min(self.now));
@@ -337,6 +348,7 @@ impl Reading {
             omitted: 0,
             advice: String::new(),
             empty_because: String::new(),
+            annotations: Vec::new(),
         }
     }
 }

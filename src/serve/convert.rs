@@ -4,7 +4,7 @@ use super::proto::v1;
 use crate::engine::{self, Coverage, Reason};
 use crate::state::Value;
 use crate::storage::{Durability, Gap, Missing, SqlValue};
-use model::{Fold, Kind, Labels, Timestamp, Width};
+use model::{Annotation, Fold, Kind, Labels, Timestamp, Width};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -226,6 +226,15 @@ pub(super) fn to_coverage(coverage: Coverage) -> v1::Coverage {
         omitted: coverage.omitted,
         advice: coverage.advice,
         empty_because: coverage.empty_because,
+        annotations: coverage.annotations.iter().map(|one| to_annotation(one)).collect(),
+    }
+}
+
+pub(super) fn to_annotation(annotation: &Annotation) -> v1::Annotation {
+    v1::Annotation {
+        component: (*annotation.component).to_owned(),
+        text: (*annotation.text).to_owned(),
+        time: Some(to_timestamp(annotation.time)),
     }
 }
 

@@ -6,7 +6,8 @@
 
 use super::STREAM_WINDOW;
 use super::acks::Acks;
-use super::convert::{plain, to_durability, to_duration, to_rejection};
+use super::call::Deadline;
+use super::convert::{plain, timestamp, to_durability, to_duration, to_rejection};
 use super::proto::{ingest::ingest_service_server::IngestService, v1};
 use super::status::{invalid, malformed, of_transport};
 use super::wire::{Reading, Wire};
@@ -87,6 +88,17 @@ impl IngestService for Service {
         };
         let durable = request.wait_durable && self.engine.make_durable(&receipt).await?;
         Ok(Response::new(to_response(receipt, durable)))
+    }
+
+    async fn annotate(
+        &self,
+        request: Request<v1::AnnotateRequest>,
+    ) -> Result<Response<v1::AnnotateResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let v1::AnnotateRequest { component, text, time } = request.into_inner();
+        let time = time.as_ref().map(timestamp);
+        let durable = self.engine.annotate(&component, &text, time, deadline).await?;
+        Ok(Response::new(v1::AnnotateResponse { durable }))
     }
 
     async fn get_session(

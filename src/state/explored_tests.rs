@@ -22,8 +22,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
 }
 
 fn state() -> Arc<State> {
-    let seed =
-        Seed { flush_seq: 0, series: Vec::new(), counts: HashMap::new(), sessions: Vec::new() };
+    let seed = Seed::default();
     Arc::new(State::new(seed, [WIDTH].into(), 100, usize::MAX))
 }
 

@@ -6,7 +6,7 @@
 use super::log::{Chains, Copying, sorted};
 use super::sessions::Marked;
 use super::sync::{Mutex, RwLock};
-use model::{Counter, Folds, Mark, Rolling, Series, SeriesId, Timestamp, Width};
+use model::{Annotation, Counter, Folds, Mark, Rolling, Series, SeriesId, Timestamp, Width};
 use std::sync::Arc;
 
 /// What one shard gave.
@@ -26,11 +26,17 @@ pub struct Frozen {
     rows: usize,
     bytes: usize,
     created: Vec<Arc<Series>>,
-    marks: Vec<Marked>,
+    told: Told,
     folds: RwLock<Order>,
     /// Memory for sorting, and the logs that were sorted.
     room: Mutex<Folds>,
     emptied: Mutex<Vec<Logs>>,
+}
+
+/// What came in beside samples.
+pub(super) struct Told {
+    pub(super) marks: Vec<Marked>,
+    pub(super) annotations: Vec<Arc<Annotation>>,
 }
 
 /// The logs of one shard.
@@ -49,7 +55,7 @@ impl Frozen {
         width: Width,
         since: Timestamp,
         parts: Vec<Part>,
-        marks: Vec<Marked>,
+        told: Told,
         room: Folds,
     ) -> Self {
         let rows = parts.iter().map(|part| part.counters.len() + part.rollings.len()).sum();
@@ -63,7 +69,7 @@ impl Frozen {
         created.sort_unstable_by_key(|series| series.id);
         let folds = RwLock::new(Order::Arrival(counters, rollings));
         let (room, emptied) = (Mutex::new(room), Mutex::default());
-        Self { seq, width, since, rows, bytes, created, marks, folds, room, emptied }
+        Self { seq, width, since, rows, bytes, created, told, folds, room, emptied }
     }
 
     /// The number of the flush that commits it.
@@ -98,11 +104,16 @@ impl Frozen {
 
     /// How far the sessions are that sent something in it.
     pub fn marks(&self) -> impl Iterator<Item = &Mark> {
-        self.marks.iter().map(|marked| &marked.mark)
+        self.told.marks.iter().map(|marked| &marked.mark)
     }
 
     pub(super) fn marked(&self) -> &[Marked] {
-        &self.marks
+        &self.told.marks
+    }
+
+    /// What was noted in it.
+    pub fn annotations(&self) -> &[Arc<Annotation>] {
+        &self.told.annotations
     }
 
     /// The folds, those of a kind in the order of (series, start), each bucket once. The first call

@@ -4,6 +4,7 @@
 //! here awaits or touches a disk. A fold leaves only through `freeze`, stays readable in the frozen
 //! generation, and is let go only by `committed`.
 
+mod annotations;
 mod batch;
 mod catalogue;
 mod frozen;
@@ -18,12 +19,14 @@ pub use frozen::Frozen;
 pub use sessions::{Admission, Admitted, At, Barred, Hello, Opened, SessionInfo, Ticket};
 
 use crate::canary::Canary;
+use annotations::Annotations;
 use catalogue::Catalogue;
+use frozen::Told;
 use hashbrown::DefaultHashBuilder;
 use log::Copying;
 use model::{
-    ComponentId, Current, Fold, Folds, Mark, Range, Row, Selector, Series, SeriesId, SeriesKey,
-    Timestamp, Width,
+    Annotation, ComponentId, Current, Fold, Folds, MAX_ANNOTATIONS, Mark, Range, Row, Selector,
+    Series, SeriesId, SeriesKey, Timestamp, Width,
 };
 use sessions::{Marked, Sessions};
 use shard::Shard;
@@ -42,6 +45,7 @@ pub struct State {
     shards: Box<[Mutex<Shard>]>,
     catalogue: Catalogue,
     sessions: Sessions,
+    annotations: Annotations,
     hasher: DefaultHashBuilder,
     /// Rows and bytes of them in live and frozen logs.
     pending: Pending,
@@ -63,6 +67,8 @@ struct Cut {
     since: Mutex<Option<Timestamp>>,
     /// How far the sessions are that sent something in that generation.
     marks: Mutex<Vec<Marked>>,
+    /// What was noted in that generation.
+    annotations: Mutex<Vec<Arc<Annotation>>>,
     frozen: Option<Arc<Frozen>>,
     closed: bool,
 }
@@ -92,6 +98,7 @@ pub struct PendingFold {
 }
 
 /// What was stored before: where the state goes on.
+#[derive(Default)]
 pub struct Seed {
     /// The last committed flush.
     pub flush_seq: u64,
@@ -101,6 +108,8 @@ pub struct Seed {
     pub counts: HashMap<ComponentId, u32>,
     /// Every session.
     pub sessions: Vec<Mark>,
+    /// The annotations, in the order in which they were made.
+    pub annotations: Vec<Annotation>,
 }
 
 impl State {
@@ -127,13 +136,21 @@ impl State {
             catalogue.restore(series, Place { shard, slot });
         }
         catalogue.reserve(&seed.counts);
-        let (since, marks) = (Mutex::default(), Mutex::default());
-        let cut = Cut { generation, width: 0, since, marks, frozen: None, closed: false };
+        let cut = Cut {
+            generation,
+            width: 0,
+            since: Mutex::default(),
+            marks: Mutex::default(),
+            annotations: Mutex::default(),
+            frozen: None,
+            closed: false,
+        };
         Self {
             cut: RwLock::new(cut),
             shards: shards.into_iter().map(Mutex::new).collect(),
             catalogue,
             sessions: Sessions::new(seed.sessions),
+            annotations: Annotations::new(MAX_ANNOTATIONS, seed.annotations),
             hasher,
             pending: Pending::default(),
             max_pending_bytes,
@@ -215,8 +232,11 @@ impl State {
         parts.extend(self.shards[parts.len()..].iter().map(|shard| shard.lock().take()));
         let room = std::mem::take(&mut *self.room.lock());
         let width = self.widths[cut.width];
-        let marks = std::mem::take(cut.marks.get_mut());
-        let frozen = Arc::new(Frozen::new(cut.generation, width, since, parts, marks, room));
+        let told = Told {
+            marks: std::mem::take(cut.marks.get_mut()),
+            annotations: std::mem::take(cut.annotations.get_mut()),
+        };
+        let frozen = Arc::new(Frozen::new(cut.generation, width, since, parts, told, room));
         cut.generation += 1;
         cut.width = 0;
         cut.frozen = Some(frozen.clone());
@@ -262,6 +282,11 @@ impl State {
             self.shards[place.shard as usize].lock().copy_pending(place.slot, &mut copy);
         }
         (found, self.widest(&cut))
+    }
+
+    /// The annotations in the range, in the order of time.
+    pub fn annotations(&self, range: Range) -> Vec<Arc<Annotation>> {
+        self.annotations.within(range)
     }
 
     /// Bytes of the folds that wait to be committed.
@@ -367,6 +392,14 @@ impl Intake<'_> {
     /// The generation, which is the number of the flush that will hold what is folded here.
     pub fn generation(&self) -> u64 {
         self.cut.generation
+    }
+
+    /// Keeps an annotation. One that is there already is not kept twice.
+    pub fn annotate(&self, annotation: Annotation) {
+        if let Some(annotation) = self.state.annotations.add(annotation) {
+            self.cut.annotations.lock().push(annotation);
+            self.cut.since.lock().get_or_insert(self.now);
+        }
     }
 
     /// Folds the batch, whose samples refer to `targets`, and empties it. Each shard is locked once.

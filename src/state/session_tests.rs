@@ -129,6 +129,7 @@ impl Stored {
             series: series.collect(),
             counts: HashMap::new(),
             sessions: self.mark.iter().cloned().collect(),
+            annotations: Vec::new(),
         };
         State::new(seed, [WIDTH].into(), 10, usize::MAX)
     }

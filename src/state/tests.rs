@@ -59,8 +59,7 @@ fn kind(target: u32) -> Kind {
 }
 
 fn state(max_series: usize, max_pending_bytes: usize) -> State {
-    let seed =
-        Seed { flush_seq: 0, series: Vec::new(), counts: HashMap::new(), sessions: Vec::new() };
+    let seed = Seed::default();
     State::new(seed, [WIDTH].into(), max_series, max_pending_bytes)
 }
 
@@ -308,8 +307,7 @@ fn concurrent_requests_are_whole_in_one_generation() {
 
 #[test]
 fn a_full_state_coarsens_what_waits_and_loses_nothing() {
-    let seed =
-        Seed { flush_seq: 0, series: Vec::new(), counts: HashMap::new(), sessions: Vec::new() };
+    let seed = Seed::default();
     let widths = [WIDTH, Width::from_secs(60), Width::from_secs(3600)];
     let state = State::new(seed, widths.into(), 10, 100_000);
     let mut named = Named::new(&state, 2, true);

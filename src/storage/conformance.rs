@@ -6,10 +6,10 @@ pub(super) mod history;
 
 use super::{Commit, Deleted, Deletion, Error, Flush, Groups, More, Parts, Policy, Scan, Storage};
 use async_trait::async_trait;
+use model::{Annotation, Fate, MAX_ANNOTATIONS, Mark, Series, SeriesId, Timestamp, Width};
 use model::{
     Counter, Current, Fold, Folds, Kind, Labels, Merge, Metric, Range, Retention, Rolling, Row,
 };
-use model::{Fate, Mark, Series, SeriesId, Timestamp, Width};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,8 +57,16 @@ pub(super) fn flush(seq: u64, new: &[Arc<Series>], folds: &[(SeriesId, i64, Fold
     }
     let now = at(folds.iter().map(|(_, secs, _)| *secs).max().unwrap_or(0));
     let (series, folds) = (new.to_vec(), Arc::new(all));
-    let (lived, marks) = (Duration::ZERO, Vec::new());
-    Arc::new(Flush { seq, now, lived, width: WIDTH, series, folds, marks })
+    Arc::new(Flush {
+        seq,
+        now,
+        lived: Duration::ZERO,
+        width: WIDTH,
+        series,
+        folds,
+        marks: Vec::new(),
+        annotations: Vec::new(),
+    })
 }
 
 fn merged(folds: impl Iterator<Item = (SeriesId, i64, Fold)>) -> BTreeMap<(SeriesId, i64), Fold> {
@@ -274,6 +282,30 @@ pub(super) async fn marks_are_kept_and_what_is_removed_is_gone(fixture: &mut dyn
     }
 }
 
+pub(super) async fn the_latest_annotations_are_kept_in_the_order_of_their_making(
+    fixture: &mut dyn Fixture,
+) {
+    let note = |n: usize| Annotation {
+        component: format!("c{}", n % 3).into(),
+        time: at(-(n as i64)),
+        text: format!("note {n}").into(),
+    };
+    let mut made = 0;
+    for (count, seq) in [3, MAX_ANNOTATIONS, 2].into_iter().zip(1u64..) {
+        let annotations = (made..made + count).map(|n| Arc::new(note(n))).collect();
+        made += count;
+        let flush = Arc::into_inner(flush(seq, &[], &[])).unwrap();
+        let flush = Arc::new(Flush { annotations, ..flush });
+        for _ in 0..2 {
+            commit(fixture.storage(), flush.clone()).await;
+        }
+        fixture.reopen().await;
+        let recovered = fixture.storage().recover().await.unwrap();
+        let kept = made.saturating_sub(MAX_ANNOTATIONS)..made;
+        assert!(recovered.annotations.into_iter().eq(kept.map(note)));
+    }
+}
+
 pub(super) async fn a_flush_that_cannot_be_right_is_refused_whole(fixture: &mut dyn Fixture) {
     let (counter, absent) = (series(1, 0), series(2, 0));
     let storage = fixture.storage();
@@ -410,6 +442,7 @@ macro_rules! suite {
             a_flush_counts_once_however_often_it_is_committed,
             a_flush_that_cannot_be_right_is_refused_whole,
             marks_are_kept_and_what_is_removed_is_gone,
+                the_latest_annotations_are_kept_in_the_order_of_their_making,
             series_come_back_as_they_were,
             a_range_holds_the_folds_that_start_in_it,
             a_passed_deadline_ends_a_scan,

@@ -13,7 +13,10 @@ use super::{
     Recovered, Scan, Scanned, SqlAnswer, SqlQuery, Status, Steps, Storage, Waiting, any_within,
 };
 use async_trait::async_trait;
-use model::{ComponentId, Current, Fate, Mark, Range, Series, SeriesId, Timestamp};
+use model::{
+    Annotation, ComponentId, Current, Fate, MAX_ANNOTATIONS, Mark, Range, Series, SeriesId,
+    Timestamp,
+};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -44,6 +47,7 @@ struct Inner {
     /// How many series each component ever had.
     counts: HashMap<ComponentId, u32>,
     sessions: HashMap<Arc<str>, Mark>,
+    annotations: VecDeque<Arc<Annotation>>,
     lived: Duration,
     /// Blocks with buckets up to the end of this range were dropped.
     dropped: Option<Range>,
@@ -76,6 +80,7 @@ impl Storage for Memory {
             series: series.collect(),
             counts: inner.counts.clone(),
             sessions: inner.sessions.values().cloned().collect(),
+            annotations: inner.annotations.iter().map(|one| (**one).clone()).collect(),
             lived: inner.lived,
         })
     }
@@ -207,6 +212,9 @@ impl Inner {
                 }
             };
         }
+        self.annotations.extend(flush.annotations.iter().cloned());
+        let beyond = self.annotations.len().saturating_sub(MAX_ANNOTATIONS);
+        self.annotations.drain(..beyond);
         self.lived = self.lived.max(flush.lived);
         self.flush_seq = flush.seq;
         self.drop_oldest(budget);

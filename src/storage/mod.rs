@@ -17,7 +17,9 @@ pub use policy::Policy;
 pub use steps::{Groups, Steps};
 
 use async_trait::async_trait;
-use model::{ComponentId, Current, Folds, Mark, Range, Series, SeriesId, Timestamp, Width};
+use model::{
+    Annotation, ComponentId, Current, Folds, Mark, Range, Series, SeriesId, Timestamp, Width,
+};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -61,6 +63,8 @@ pub struct Flush {
     pub folds: Arc<Folds>,
     /// How far sessions are; of two of one client the later counts.
     pub marks: Vec<Mark>,
+    /// What was noted; the latest [`model::MAX_ANNOTATIONS`] are kept.
+    pub annotations: Vec<Arc<Annotation>>,
 }
 
 impl Flush {
@@ -108,6 +112,8 @@ pub struct Recovered {
     pub counts: HashMap<ComponentId, u32>,
     /// Every session that was not removed.
     pub sessions: Vec<Mark>,
+    /// The annotations, in the order in which they were made.
+    pub annotations: Vec<Annotation>,
     /// How long the service had lived at its last flush.
     pub lived: Duration,
 }

@@ -1,6 +1,8 @@
 //! Answers instead of points: what the doors of Query say, and refuse.
 
-use crate::support::{Server, at, increment, labelled, observation, on_both, second_ago};
+use crate::support::{
+    Backend, Server, at, increment, labelled, observation, on_both, second_ago, time,
+};
 use healthd::serve::proto::v1;
 use tonic::Code;
 
@@ -8,10 +10,11 @@ on_both!(
     groups_and_the_others_add_up_to_the_whole,
     a_page_token_goes_on_with_its_own_request_only,
     what_is_wrong_with_a_question_is_named_with_its_field,
+    what_was_noted_is_told_with_the_range_that_it_is_in,
 );
 
-fn of_component(name: &str) -> Option<v1::Selector> {
-    Some(v1::Selector { component: name.to_owned(), ..Default::default() })
+fn of_component(name: &str) -> v1::Selector {
+    v1::Selector { component: name.to_owned(), ..Default::default() }
 }
 
 async fn groups_and_the_others_add_up_to_the_whole(server: Server) {
@@ -63,7 +66,7 @@ async fn a_page_token_goes_on_with_its_own_request_only(server: Server) {
     let mut client = server.client().await;
     client.record((0..5).map(|n| increment("c", &format!("m{n}"), 1.0)).collect()).await;
     let request =
-        v1::QueryRequest { selector: of_component("c"), max_series: 2, ..Default::default() };
+        v1::QueryRequest { selector: Some(of_component("c")), max_series: 2, ..Default::default() };
     let first = client.query.query(request.clone()).await.unwrap().into_inner();
     assert_eq!(first.groups.len(), 2);
     let coverage = first.coverage.unwrap();
@@ -114,6 +117,63 @@ async fn what_is_wrong_with_a_question_is_named_with_its_field(server: Server) {
         let refused = client.query.query(request).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
         assert!(refused.message().starts_with(part), "{part}: {refused:?}");
+    }
+    server.stop().await.unwrap();
+}
+
+async fn what_was_noted_is_told_with_the_range_that_it_is_in(mut server: Server) {
+    let mut client = server.client().await;
+    let t = second_ago(600);
+    client.record_durably(vec![at(increment("shop", "orders", 1.0), t)]).await;
+    let note = |component: &str, text: &str, ms| v1::AnnotateRequest {
+        component: component.to_owned(),
+        text: text.to_owned(),
+        time: Some(time(ms)),
+    };
+    let deploy = note("shop", "deployed 1.4.2", t + 5000);
+    // Noted twice, as a client does that got no answer; kept once.
+    for request in [deploy.clone(), deploy, note("", "power cut", t + 4000)] {
+        let answer = client.ingest.annotate(request).await.unwrap().into_inner();
+        assert_eq!(answer.durable, server.backend == Backend::Sqlite);
+    }
+    client.ingest.annotate(note("mail", "not of the shop", t + 5000)).await.unwrap();
+    client.ingest.annotate(note("shop", "before the range", t - 1)).await.unwrap();
+    for _ in 0..2 {
+        let extract = v1::ExtractRequest {
+            component: "shop".to_owned(),
+            start: Some(time(t)),
+            ..Default::default()
+        };
+        let (_, coverage) = client.extract(extract).await.unwrap();
+        let query = v1::QueryRequest {
+            selector: Some(of_component("sh*")),
+            range: Some(v1::TimeRange { start: Some(time(t)), ..Default::default() }),
+            ..Default::default()
+        };
+        let answer = client.query.query(query).await.unwrap().into_inner();
+        for told in [coverage.annotations, answer.coverage.unwrap().annotations] {
+            let texts = told.iter().map(|one| (&*one.component, &*one.text, one.time));
+            let expected = [
+                ("global", "power cut", Some(time(t + 4000))),
+                ("shop", "deployed 1.4.2", Some(time(t + 5000))),
+            ];
+            assert_eq!(texts.collect::<Vec<_>>(), expected);
+        }
+        if server.backend == Backend::Memory {
+            break;
+        }
+        server = server.restart(&[]).await;
+        client = server.client().await;
+    }
+    for (wrong, field) in [
+        (note("shop", " ", t), "text: "),
+        (note("shop", "a\nb", t), "text: "),
+        (note("sh op", "x", t), "component: "),
+        (note("shop", "x", t + 3_600_000), "time: "),
+    ] {
+        let refused = client.ingest.annotate(wrong).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().starts_with(field), "{refused:?}");
     }
     server.stop().await.unwrap();
 }

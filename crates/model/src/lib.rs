@@ -3,6 +3,7 @@
 //! Nothing here does I/O, awaits, reads a clock or keeps state; so everything here can be tested
 //! with values alone, and an application that only sends metrics compiles little else.
 
+mod annotation;
 mod current;
 mod fold;
 mod glob;
@@ -18,6 +19,7 @@ mod time;
 mod value;
 mod when;
 
+pub use annotation::{Annotation, MAX_ANNOTATION_BYTES, MAX_ANNOTATIONS};
 pub use current::Current;
 pub use fold::{Counter, Fold, FoldError, Folds, MAX_COUNT, Many, Merge, Rolling, Row, merge_rows};
 pub use glob::Glob;

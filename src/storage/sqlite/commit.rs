@@ -8,7 +8,7 @@ use super::super::{Error, Flush, absent_series, check_sequence};
 use super::catalogue::{self, Known};
 use super::connect::{error, was_rolled_back};
 use super::schema::{Meta, Writer};
-use super::{run, session};
+use super::{annotation, run, session};
 use crate::canary::Canary;
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -52,6 +52,7 @@ pub(super) fn commit(
     if !Canary::MarksApart.is_planted() {
         session::write(&change, &flush.marks).map_err(error)?;
     }
+    annotation::add(&change, &flush.annotations).map_err(error)?;
     let lived = i64::try_from(flush.lived.as_millis()).unwrap_or(i64::MAX);
     change
         .execute(

@@ -3,6 +3,7 @@
 //! One connection writes, and what it has committed was synced to the disk before anyone hears of it.
 //! Any number read, each from a snapshot that it lets go before its answer is sent.
 
+mod annotation;
 mod catalogue;
 mod commit;
 mod compact;
@@ -94,8 +95,9 @@ impl Sqlite {
             let counts = loaded.counts();
             *known.lock() = Some(loaded);
             let sessions = session::read(connection).map_err(connect::error)?;
+            let annotations = annotation::read(connection).map_err(connect::error)?;
             let schema::Meta { incarnation, flush_seq, lived, .. } = meta;
-            Ok(Recovered { incarnation, flush_seq, series, counts, sessions, lived })
+            Ok(Recovered { incarnation, flush_seq, series, counts, sessions, annotations, lived })
         };
         loop {
             let read = self.pools.write(recover.clone()).await;

@@ -15,7 +15,7 @@ use std::path::Path;
 const ROWS_AT_ONCE: u64 = 1000;
 
 /// Tables with a number for each row, before those that refer to them.
-const NUMBERED: [(&str, &str); 10] = [
+const NUMBERED: [(&str, &str); 11] = [
     ("meta", "id"),
     ("component", "id"),
     ("text", "id"),
@@ -26,6 +26,7 @@ const NUMBERED: [(&str, &str); 10] = [
     ("quarantine", "id"),
     ("current", "first_series"),
     ("event", "id"),
+    ("annotation", "id"),
 ];
 
 /// Makes rows fit each other again. A series of which it is not known what it is stands as a deleted one;

@@ -124,6 +124,13 @@ const STEPS: &[M<'_>] = &[M::up(
          time_ms INTEGER NOT NULL,
          since_ms INTEGER NOT NULL,
          clean INTEGER NOT NULL
+     ) STRICT;
+     -- What people and programs noted about a moment.
+     CREATE TABLE annotation (
+         id INTEGER PRIMARY KEY,
+         time_ms INTEGER NOT NULL,
+         component TEXT NOT NULL,
+         text TEXT NOT NULL
      ) STRICT;",
 )];
 
@@ -181,7 +188,7 @@ pub(super) fn make(connection: &mut Connection) -> Result<(), Error> {
 }
 
 /// What has no copy that could be put aside: all but blocks, by a late column of each table.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 12] = [
     ("meta", "clean"),
     ("component", "name"),
     ("text", "text"),
@@ -193,6 +200,7 @@ const NEEDED: [(&str, &str); 11] = [
     ("session", "forgotten"),
     ("quarantine", "checksum"),
     ("event", "clean"),
+    ("annotation", "text"),
 ];
 
 /// Whether the tables of this version are there; somebody may have added an index or statistics.
