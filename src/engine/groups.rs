@@ -64,6 +64,9 @@ impl Members {
 }
 
 impl Grouping {
+    /// Series are together that are of one metric.
+    pub(super) const METRICS: Self = Self::By { component: true, metric: true, labels: Vec::new() };
+
     /// The groups of these series, in the order of keys.
     pub(super) fn of(&self, selected: Vec<Selected>) -> Vec<Members> {
         let mut groups: BTreeMap<Key, Vec<Selected>> = BTreeMap::new();

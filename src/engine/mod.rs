@@ -3,6 +3,7 @@
 //! The engine does not know who is asking: every door has the same verbs. What was accepted is
 //! visible to every query at once, and is forgotten only when the storage has it.
 
+mod analysis;
 mod annotate;
 #[cfg(test)]
 mod bed;
@@ -29,7 +30,9 @@ mod retention;
 mod round;
 mod session;
 mod sql;
+mod summary;
 
+pub use analysis::{Band, Compare, Comparison, Difference, Statistic, Thresholds};
 pub use clock::Clock;
 pub use delete::{Delete, DeletedInfo};
 pub use dictionary::Declared;
@@ -53,6 +56,10 @@ pub use retention::{HOLD_IF_WRONG, Overrides, RetentionSetting};
 pub use crate::state::{Hello, Ticket};
 pub use session::{Opened, SessionDetails};
 pub use sql::{Sql, of_query as sql_error};
+pub use summary::{
+    ComponentRow, Direction, Finding, Health, MetricRow, Numbers, Omitted, Service, Silence,
+    Silent, Summarise, Summary,
+};
 
 use crate::state::{Denied, Seed, State};
 use crate::storage::{self, Durability, Incarnation, Storage};

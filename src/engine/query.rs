@@ -6,10 +6,10 @@
 
 use super::extract::PART_POINTS;
 use super::groups::{Grouping, Key, Members};
-use super::reading::{Bounds, Coverage, Part, Reading, Span};
+use super::reading::{Bounds, Coverage, Reading, Span};
 use super::{Engine, Error, Function};
 use crate::state::Selected;
-use crate::storage::{Groups, Parts};
+use crate::storage::Parts;
 use model::{Fold, Kind, Merge, Range, Selector, SeriesId, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -356,18 +356,8 @@ impl Asking {
 
     /// Reads what each group has in its steps.
     async fn read(&mut self, groups: &[Members]) -> Result<Vec<Vec<(Timestamp, Fold)>>, Error> {
-        let numbered = groups.iter().zip(0u32..);
-        let mut series: Vec<(&Selected, u32)> = numbered
-            .flat_map(|(members, number)| members.series.iter().map(move |one| (one, number)))
-            .collect();
-        series.sort_unstable_by_key(|(selected, _)| selected.series.id);
-        let selected: Vec<Selected> =
-            series.iter().map(|(selected, _)| (*selected).clone()).collect();
-        let numbers: Arc<[u32]> = series.iter().map(|(_, number)| *number).collect();
         let parts = if self.needs_sketches() { Parts::All } else { Parts::NoSketches };
-        let part =
-            Part { selected: &selected, bounds: self.ids, groups: Groups::By(numbers), parts };
-        self.reading.read(part).await
+        self.reading.groups(groups.iter(), self.ids, parts).await
     }
 
     fn group(&mut self, members: &Members, steps: &[(Timestamp, Fold)], is_rest: bool) -> Group {

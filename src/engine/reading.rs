@@ -3,6 +3,7 @@
 //! Each read is of one snapshot that is let go before it returns, so a slow reader holds nothing. A
 //! fold is seen once, whether it is pending, being committed or stored.
 
+use super::groups::Members;
 use super::round::{common, round_step, round_up};
 use super::{Engine, Error};
 use crate::state::{PendingFold, Selected};
@@ -96,6 +97,12 @@ impl Bounds {
         let fits = |max_points: &u64| round_step(range, Width::from_secs(1), *max_points).is_some();
         let max_points = [2, 8, 64].into_iter().find(fits).unwrap_or(Self::DEFAULT_POINTS);
         Self { step: None, max_points }
+    }
+
+    /// Steps of this width, whatever their number.
+    pub(super) fn fixed(step: Width) -> Self {
+        let step = Duration::from_millis(step.as_ms() as u64);
+        Self { step: Some(step), max_points: u64::MAX }
     }
 
     /// The step for a range with buckets of this width.
@@ -260,6 +267,25 @@ impl Reading {
             self.fit(coarser.map_or(pending_width, |tier| common(tier, pending_width)))?;
         }
         Err(Error::Changed)
+    }
+
+    /// Reads, for each group, what is in its steps. `bounds` are the lowest and the highest series of the
+    /// whole answer.
+    pub(super) async fn groups<'a>(
+        &mut self,
+        groups: impl Iterator<Item = &'a Members>,
+        bounds: (SeriesId, SeriesId),
+        parts: Parts,
+    ) -> Result<Vec<Vec<(Timestamp, Fold)>>, Error> {
+        let numbered = groups.zip(0u32..);
+        let mut series: Vec<(&Selected, u32)> = numbered
+            .flat_map(|(members, number)| members.series.iter().map(move |one| (one, number)))
+            .collect();
+        series.sort_unstable_by_key(|(selected, _)| selected.series.id);
+        let selected: Vec<Selected> =
+            series.iter().map(|(selected, _)| (*selected).clone()).collect();
+        let numbers: Arc<[u32]> = series.iter().map(|(_, number)| *number).collect();
+        self.read(Part { selected: &selected, bounds, groups: Groups::By(numbers), parts }).await
     }
 
     fn merge(

@@ -1,9 +1,12 @@
 //! Between the contract's messages and the engine's questions and answers.
 
-use super::convert::{self, to_coverage, to_kind, to_labels};
+use super::convert::{self, to_coverage, to_kind, to_labels, to_timestamp};
 use super::page::Token;
 use super::proto::v1;
-use crate::engine::{Answer, Cursor, Error, Function, Group, Grouping, Query, Span, Top, When};
+use crate::engine::{
+    Answer, Compare, Comparison, Cursor, Difference, Error, Function, Group, Grouping, Query, Span,
+    Top, When,
+};
 use model::{Fits, Glob, Matcher, Range, Selector, Timestamp};
 use prost::Message;
 use std::time::{Duration, Instant};
@@ -149,5 +152,52 @@ fn to_group(group: Group) -> v1::QueryGroup {
         series_count: group.series,
         others: group.is_rest,
         time_ms: group.times.into_iter().map(Timestamp::as_ms).collect(),
+    }
+}
+
+pub(super) fn compare(
+    request: v1::CompareRequest,
+    deadline: Option<Instant>,
+) -> Result<Compare, Error> {
+    Ok(Compare {
+        selector: selector(request.selector)?,
+        span: span(request.range)?,
+        baseline: request.baseline.map(|baseline| span(Some(baseline))).transpose()?,
+        grouping: request.group_by.map(|group_by| grouping(Some(group_by))),
+        k: Some(request.k),
+        deadline,
+    })
+}
+
+pub(super) fn to_comparison(comparison: Comparison) -> v1::CompareResponse {
+    let to_all = |list: Vec<Difference>| list.into_iter().map(to_difference).collect();
+    v1::CompareResponse {
+        differences: to_all(comparison.differences),
+        new: to_all(comparison.new),
+        vanished: to_all(comparison.vanished),
+        baseline_start: Some(to_timestamp(comparison.baseline.start)),
+        baseline_end: Some(to_timestamp(comparison.baseline.end)),
+        coverage: Some(to_coverage(comparison.coverage)),
+    }
+}
+
+pub(super) fn to_difference(difference: Difference) -> v1::Difference {
+    let ratio = difference.ratio();
+    let Difference { key, unit, series, function, before, after, effect, buckets } = difference;
+    v1::Difference {
+        component: key.component.map(|name| name.to_string()).unwrap_or_default(),
+        name: key.metric.map(|name| name.to_string()).unwrap_or_default(),
+        labels: to_labels(&key.labels),
+        kind: to_kind(key.kind).into(),
+        unit,
+        function: function.to_string(),
+        before,
+        after,
+        ratio,
+        change: after.zip(before).map(|(after, before)| after - before),
+        effect,
+        buckets_before: buckets.0,
+        buckets_after: buckets.1,
+        series_count: series,
     }
 }

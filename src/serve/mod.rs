@@ -19,6 +19,7 @@ pub use ask::ask_sql;
 pub use wire::{Malformed, Reading};
 mod query;
 mod status;
+mod summary;
 mod wire;
 
 use crate::engine::Engine;

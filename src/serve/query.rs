@@ -8,6 +8,7 @@ use super::convert::{
 use super::page::{Page, Sizes};
 use super::proto::v1;
 use super::status::too_many_answers;
+use super::summary;
 use crate::engine::{Engine, Error, Extract, Extraction, Span, Sql, When};
 use crate::storage::SqlAnswer;
 use model::{Glob, Matcher, Selector};
@@ -163,6 +164,30 @@ impl v1::query_service_server::QueryService for Service {
         let answer = self.engine.query(query).await?;
         drop(turn);
         Ok(Response::new(answers::to_query(answer, &token)))
+    }
+
+    async fn compare(
+        &self,
+        request: Request<v1::CompareRequest>,
+    ) -> Result<Response<v1::CompareResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let compare = answers::compare(request.into_inner(), deadline)?;
+        let turn = self.turn(&self.extracting, deadline).await?;
+        let comparison = self.engine.compare(compare).await?;
+        drop(turn);
+        Ok(Response::new(answers::to_comparison(comparison)))
+    }
+
+    async fn get_health_summary(
+        &self,
+        request: Request<v1::GetHealthSummaryRequest>,
+    ) -> Result<Response<v1::GetHealthSummaryResponse>, Status> {
+        let deadline = Deadline::of(&request);
+        let request = summary::summarise(request.into_inner(), deadline)?;
+        let turn = self.turn(&self.extracting, deadline).await?;
+        let told = self.engine.summarise(request).await?;
+        drop(turn);
+        Ok(Response::new(summary::to_summary(told)))
     }
 
     type SqlStream = ReceiverStream<Result<v1::SqlResponse, Status>>;

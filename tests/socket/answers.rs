@@ -11,6 +11,8 @@ on_both!(
     a_page_token_goes_on_with_its_own_request_only,
     what_is_wrong_with_a_question_is_named_with_its_field,
     what_was_noted_is_told_with_the_range_that_it_is_in,
+    a_summary_finds_what_was_planted_and_says_what_to_ask_next,
+    two_ranges_are_compared,
 );
 
 fn of_component(name: &str) -> v1::Selector {
@@ -175,5 +177,85 @@ async fn what_was_noted_is_told_with_the_range_that_it_is_in(mut server: Server)
         assert_eq!(refused.code(), Code::InvalidArgument);
         assert!(refused.message().starts_with(field), "{refused:?}");
     }
+    server.stop().await.unwrap();
+}
+
+/// Two hours of orders by the minute, five times as many for ten minutes from half an hour ago.
+async fn record_a_jump(client: &mut crate::support::Client) -> i64 {
+    let minute = second_ago(0) / 60_000 * 60_000;
+    let orders = (1..=300i64).flat_map(|ago| {
+        let amount = if (20..30).contains(&ago) { 500.0 } else { 100.0 };
+        let time = minute - ago * 60_000;
+        ["ch", "de"].map(|country| {
+            at(labelled(increment("shop", "orders", amount), &[("country", country)]), time)
+        })
+    });
+    client.record(orders.collect()).await;
+    minute
+}
+
+async fn a_summary_finds_what_was_planted_and_says_what_to_ask_next(server: Server) {
+    let mut client = server.client().await;
+    let request = v1::GetHealthSummaryRequest::default;
+    let nothing = client.query.get_health_summary(request()).await.unwrap().into_inner();
+    assert_eq!(nothing.verdict(), v1::Verdict::NoData);
+    assert!(!nothing.coverage.unwrap().empty_because.is_empty());
+    let minute = record_a_jump(&mut client).await;
+    let summary = client.query.get_health_summary(request()).await.unwrap().into_inner();
+    assert_eq!(
+        (summary.verdict(), summary.findings.len()),
+        (v1::Verdict::Notable, 1),
+        "{summary:?}"
+    );
+    let finding = &summary.findings[0];
+    assert_eq!(
+        (&*finding.component, &*finding.name, &*finding.function),
+        ("shop", "orders", "rate")
+    );
+    assert_eq!(finding.direction(), v1::finding::Direction::Above);
+    assert_eq!(finding.onset, Some(time(minute - 29 * 60_000)));
+    assert_eq!(finding.recovered, Some(time(minute - 19 * 60_000)));
+    assert!((finding.ratio.unwrap() - 5.0).abs() < 1e-9);
+    let next: serde_json::Value = serde_json::from_str(&finding.next).unwrap();
+    assert_eq!(next["selector"]["component"], "shop");
+    assert_eq!(next["groupBy"]["labels"][0], "country");
+    let row = &summary.components[0].metrics[0];
+    assert_eq!((&*row.name, row.series_count), ("orders", 2));
+    let service = summary.service.unwrap();
+    assert_eq!((&*service.storage_error, service.rejected_samples), ("", 0));
+    let few = v1::Thresholds { deviations: 0.5, ..Default::default() };
+    let wrong = v1::GetHealthSummaryRequest { thresholds: Some(few), ..request() };
+    let refused = client.query.get_health_summary(wrong).await.unwrap_err();
+    assert!(refused.message().starts_with("thresholds.deviations: "), "{refused:?}");
+    let unknown = v1::GetHealthSummaryRequest { selector: Some(of_component("shpo")), ..request() };
+    let refused = client.query.get_health_summary(unknown).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    server.stop().await.unwrap();
+}
+
+async fn two_ranges_are_compared(server: Server) {
+    let mut client = server.client().await;
+    let minute = record_a_jump(&mut client).await;
+    let range = |from: i64, to: i64| v1::TimeRange {
+        start: Some(time(minute - from * 60_000)),
+        end: Some(time(minute - to * 60_000)),
+        ..Default::default()
+    };
+    let request = v1::CompareRequest {
+        range: Some(range(29, 19)),
+        baseline: Some(range(60, 50)),
+        group_by: Some(v1::Grouping { labels: vec!["country".to_owned()], ..Default::default() }),
+        ..Default::default()
+    };
+    let answer = client.query.compare(request).await.unwrap().into_inner();
+    let told = answer.differences.iter().map(|one| {
+        assert!((one.change.unwrap() - 400.0 / 60.0).abs() < 1e-9);
+        (&*one.labels["country"], &*one.function, one.ratio, one.buckets_before, one.buckets_after)
+    });
+    let expected = ["ch", "de"].map(|country| (country, "rate", Some(5.0), 10, 10));
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert_eq!(answer.baseline_end, Some(time(minute - 50 * 60_000)));
+    let many = v1::CompareRequest { k: 1001, ..Default::default() };
+    assert_eq!(client.query.compare(many).await.unwrap_err().code(), Code::InvalidArgument);
     server.stop().await.unwrap();
 }

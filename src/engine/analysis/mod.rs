@@ -1,0 +1,310 @@
+//! Comparing what is with what was: traces of groups over two windows of time, and what stands out.
+//!
+//! A judgement is made from complete steps alone, and a number that was not measured is not made up.
+
+mod compare;
+mod detect;
+mod robust;
+mod trace;
+
+pub use compare::{Compare, Comparison, Difference};
+pub(in crate::engine) use compare::{MAX_GROUPS, STEPS};
+pub use detect::{Band, Thresholds};
+pub(in crate::engine) use detect::{Run, Values, Verdict};
+pub(in crate::engine) use robust::trend;
+pub use trace::Statistic;
+
+use super::groups::Members;
+use super::reading::{Bounds, Coverage, Reading};
+use super::{Engine, Error};
+use crate::storage::Parts;
+use model::{Fold, Range, SeriesId, Timestamp, Width};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+use trace::Trace;
+
+/// About how many steps of groups are read at a time: some tens of megabytes.
+const PART_STEPS: usize = 200_000;
+/// Of those with sketches so many fewer.
+const SKETCH_STEPS: usize = 20_000;
+
+/// The two windows that are compared.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Windows {
+    /// What was.
+    pub(in crate::engine) baseline: Range,
+    /// What is.
+    pub(in crate::engine) range: Range,
+    /// When it is asked.
+    pub(in crate::engine) now: Timestamp,
+}
+
+impl Windows {
+    pub(in crate::engine) fn is_adjacent(&self) -> bool {
+        self.baseline.end == self.range.start
+    }
+
+    /// What is to be read: both at once, if they touch.
+    fn spans(&self) -> Vec<Range> {
+        if self.is_adjacent() {
+            vec![Range::new(self.baseline.start, self.range.end)]
+        } else {
+            vec![self.baseline, self.range]
+        }
+    }
+
+    /// The same with windows that begin where a step does.
+    fn aligned(self, step: Width) -> Self {
+        let start = step.truncate(self.range.start);
+        let mut baseline = self.baseline;
+        baseline.start = step.truncate(baseline.start);
+        baseline.end = if self.is_adjacent() { start } else { step.truncate(baseline.end) };
+        Self { baseline, range: Range::new(start, self.range.end), now: self.now }
+    }
+
+    /// The steps of both that are over: those of the baseline first.
+    fn steps(&self, step: Width) -> Steps {
+        let count = |window: Range| {
+            let end = step.truncate(window.end.min(self.now));
+            if end <= window.start {
+                0
+            } else {
+                step.buckets_in(Range::new(window.start, end)) as usize
+            }
+        };
+        Steps { windows: *self, step, baseline: count(self.baseline), range: count(self.range) }
+    }
+}
+
+/// The complete steps of two windows, numbered through.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Steps {
+    pub(in crate::engine) windows: Windows,
+    pub(in crate::engine) step: Width,
+    /// How many are the baseline's.
+    pub(in crate::engine) baseline: usize,
+    /// How many are the range's.
+    pub(in crate::engine) range: usize,
+}
+
+impl Steps {
+    pub(in crate::engine) fn count(&self) -> usize {
+        self.baseline + self.range
+    }
+
+    /// The number of the step that starts then; none if it is not complete.
+    fn number(&self, time: Timestamp) -> Option<usize> {
+        let of = |window: Range, count| {
+            let steps = (time.as_ms() - window.start.as_ms()).div_euclid(self.step.as_ms());
+            usize::try_from(steps).ok().filter(|number| *number < count)
+        };
+        let range = of(self.windows.range, self.range).map(|number| self.baseline + number);
+        range.or_else(|| of(self.windows.baseline, self.baseline))
+    }
+
+    /// The first step in which a group could have been: before its first sample it is not known.
+    fn known_since(&self, engine: &Engine, members: &Members) -> usize {
+        let first = members.series.iter().map(|one| engine.state.current(one.place).first_time);
+        let first = first.min().unwrap_or(Timestamp::MAX);
+        (0..self.count()).find(|step| self.start(*step) >= first).unwrap_or(self.count())
+    }
+
+    /// When a step starts.
+    pub(in crate::engine) fn start(&self, number: usize) -> Timestamp {
+        let (window, number) = match number.checked_sub(self.baseline) {
+            Some(number) => (self.windows.range, number),
+            None => (self.windows.baseline, number),
+        };
+        Timestamp::from_ms(window.start.as_ms() + number as i64 * self.step.as_ms())
+    }
+
+    pub(in crate::engine) fn seconds(&self) -> f64 {
+        self.step.as_ms() as f64 / 1000.0
+    }
+}
+
+/// A group and what it did in both windows.
+#[derive(Debug)]
+pub(in crate::engine) struct Traced {
+    pub(in crate::engine) members: Members,
+    pub(in crate::engine) trace: Trace,
+    /// All of the range, also what is not in a complete step; without sketches.
+    pub(in crate::engine) whole: Option<Fold>,
+    /// All of the baseline.
+    pub(in crate::engine) before: Option<Fold>,
+}
+
+/// Groups and what they did.
+pub(in crate::engine) struct Traces {
+    pub(in crate::engine) steps: Steps,
+    pub(in crate::engine) groups: Vec<Traced>,
+    /// In which steps a component sent anything.
+    pub(in crate::engine) alive: HashMap<Option<Arc<str>>, Vec<bool>>,
+    pub(in crate::engine) coverage: Coverage,
+    ids: (SeriesId, SeriesId),
+    engine: Arc<Engine>,
+    deadline: Instant,
+}
+
+impl Traces {
+    /// Reads what groups did in two windows, of which the range is cut into at most so many steps.
+    pub(in crate::engine) async fn read(
+        engine: &Arc<Engine>,
+        groups: Vec<Members>,
+        windows: Windows,
+        max_points: u64,
+        deadline: Instant,
+    ) -> Result<Self, Error> {
+        let bounds = Bounds { step: None, max_points };
+        let mut step =
+            Reading::new(engine.clone(), (windows.range, windows.now), bounds, deadline)?.step;
+        loop {
+            let windows = windows.aligned(step);
+            let steps = windows.steps(step);
+            match Self::fill(engine, &groups, steps, deadline).await? {
+                Ok(traces) => return Ok(traces),
+                // Wider buckets are stored than the steps can be made of.
+                Err(wider) => step = wider,
+            }
+        }
+    }
+
+    /// Reads all; or says which step there must be instead.
+    async fn fill(
+        engine: &Arc<Engine>,
+        groups: &[Members],
+        steps: Steps,
+        deadline: Instant,
+    ) -> Result<Result<Self, Width>, Error> {
+        let ids = groups.iter().flat_map(|members| members.series.iter().map(|one| one.series.id));
+        let ids = ids.fold((SeriesId::from_u64(u64::MAX), SeriesId::from_u64(0)), |ids, id| {
+            (ids.0.min(id), ids.1.max(id))
+        });
+        let traced = |members: &Members| Traced {
+            members: members.clone(),
+            trace: Trace::new(members.key.kind, steps.count(), steps.known_since(engine, members)),
+            whole: None,
+            before: None,
+        };
+        let mut groups: Vec<Traced> = groups.iter().map(traced).collect();
+        let size = (PART_STEPS / steps.count().max(1)).max(1);
+        let now = steps.windows.now;
+        let (mut covered, mut gaps) = (None, Vec::new());
+        for span in steps.windows.spans() {
+            let bounds = Bounds::fixed(steps.step);
+            let mut reading = Reading::new(engine.clone(), (span, now), bounds, deadline)?;
+            for part in groups.chunks_mut(size) {
+                let members = part.iter().map(|one| &one.members);
+                let read = reading.groups(members, ids, Parts::NoSketches).await?;
+                if reading.step != steps.step {
+                    return Ok(Err(reading.step));
+                }
+                for (traced, folds) in part.iter_mut().zip(read) {
+                    traced.take_in(&folds, &steps);
+                }
+            }
+            if reading.step != steps.step {
+                return Ok(Err(reading.step));
+            }
+            let mut coverage = reading.coverage();
+            gaps.append(&mut coverage.gaps);
+            covered = Some(coverage);
+        }
+        let mut alive: HashMap<Option<Arc<str>>, Vec<bool>> = HashMap::new();
+        for traced in &groups {
+            let component = traced.members.key.component.clone();
+            let alive = alive.entry(component).or_insert_with(|| vec![false; steps.count()]);
+            for (step, alive) in alive.iter_mut().enumerate() {
+                *alive |= traced.trace.is_present(step);
+            }
+        }
+        let mut coverage = covered.expect("there is a range to read");
+        let range = steps.windows.range;
+        gaps.retain(|gap: &crate::storage::Gap| gap.range.intersection(&range).is_some());
+        (coverage.range, coverage.gaps) = (range, gaps);
+        let mut in_range = steps.baseline..steps.count();
+        coverage.buckets_expected = steps.range as u64;
+        let is_present = |step: &usize| alive.values().any(|alive| alive[*step]);
+        coverage.buckets_present = in_range.by_ref().filter(is_present).count() as u64;
+        let engine = engine.clone();
+        Ok(Ok(Self { steps, groups, alive, coverage, ids, engine, deadline }))
+    }
+
+    /// Reads percentiles of those groups that have enough observations for them.
+    pub(in crate::engine) async fn fill_p99(&mut self) -> Result<(), Error> {
+        let deserving = self.groups.iter_mut().filter(|one| one.trace.deserves_p99());
+        let mut deserving: Vec<&mut Traced> = deserving.collect();
+        let size = (SKETCH_STEPS / self.steps.count().max(1)).max(1);
+        let now = self.steps.windows.now;
+        for span in self.steps.windows.spans() {
+            let bounds = Bounds::fixed(self.steps.step);
+            let mut reading =
+                Reading::new(self.engine.clone(), (span, now), bounds, self.deadline)?;
+            for part in deserving.chunks_mut(size) {
+                let members = part.iter().map(|one| &one.members);
+                let read = reading.groups(members, self.ids, Parts::All).await?;
+                if reading.step != self.steps.step {
+                    return Err(Error::Changed);
+                }
+                for (traced, folds) in part.iter_mut().zip(read) {
+                    for (time, fold) in &folds {
+                        if let Some(step) = self.steps.number(*time) {
+                            traced.trace.set_p99(step, fold);
+                        }
+                    }
+                }
+            }
+            let error = reading.coverage().sketch_relative_error;
+            self.coverage.sketch_relative_error = self.coverage.sketch_relative_error.max(error);
+        }
+        Ok(())
+    }
+
+    /// What some groups did in other windows, step by step as here.
+    pub(in crate::engine) async fn elsewhere(
+        &self,
+        groups: &[&Members],
+        range: Range,
+        parts: Parts,
+    ) -> Result<Option<Vec<Vec<(Timestamp, Fold)>>>, Error> {
+        let now = self.steps.windows.now;
+        let bounds = Bounds::fixed(self.steps.step);
+        let mut reading = Reading::new(self.engine.clone(), (range, now), bounds, self.deadline)?;
+        let read = reading.groups(groups.iter().copied(), self.ids, parts).await?;
+        // What is stored in wider steps only cannot be set beside these.
+        Ok((reading.step == self.steps.step).then_some(read))
+    }
+
+    /// In which steps the component of a group sent anything.
+    pub(in crate::engine) fn alive(&self, traced: &Traced) -> &[bool] {
+        &self.alive[&traced.members.key.component]
+    }
+
+    /// A statistic of a group, in steps.
+    pub(in crate::engine) fn values(&self, traced: &Traced, statistic: Statistic) -> Values {
+        let baseline = (self.steps.baseline, self.steps.windows.is_adjacent());
+        traced.trace.values(statistic, self.alive(traced), baseline, self.steps.seconds())
+    }
+}
+
+impl Traced {
+    fn take_in(&mut self, folds: &[(Timestamp, Fold)], steps: &Steps) {
+        for (time, fold) in folds {
+            if let Some(step) = steps.number(*time) {
+                self.trace.set(step, fold);
+            }
+            let whole = if steps.windows.range.contains(*time) {
+                &mut self.whole
+            } else if steps.windows.baseline.contains(*time) {
+                &mut self.before
+            } else {
+                continue;
+            };
+            match whole {
+                Some(whole) => whole.merge_without_sketch(fold),
+                None => *whole = Some(fold.clone()),
+            }
+        }
+    }
+}
