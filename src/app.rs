@@ -6,7 +6,7 @@
 
 use crate::collect::Collector;
 use crate::config::Config;
-use crate::engine::{Clock, Engine, Flusher, Maintainer};
+use crate::engine::{Clock, Engine, Tasks};
 use crate::serve::Doors;
 use crate::storage::{Storage, memory::Memory, sqlite::Sqlite};
 use anyhow::{Context, anyhow, bail};
@@ -20,8 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub struct App {
     doors: Doors,
     engine: Arc<Engine>,
-    flusher: Flusher,
-    maintainer: Maintainer,
+    tasks: Tasks,
     collector: Option<Collector>,
     stop_timeout: Duration,
 }
@@ -39,13 +38,13 @@ impl App {
         } else {
             Arc::new(Memory::new(&config.memory)?)
         };
-        let (engine, flusher, maintainer) = Engine::open(config.engine, storage, clock).await?;
+        let (engine, tasks) = Engine::open(config.engine, storage, clock).await?;
         let collector = match engine.read_only() {
             Some(_) => None,
             None => Collector::new(engine.clone(), &config.collect),
         };
         let stop_timeout = config.stop_timeout;
-        Ok(Self { doors, engine, flusher, maintainer, collector, stop_timeout })
+        Ok(Self { doors, engine, tasks, collector, stop_timeout })
     }
 
     /// Where the service listens.
@@ -60,9 +59,12 @@ impl App {
         let mut doors = JoinSet::new();
         doors.spawn(self.doors.run(self.engine.clone(), stop_doors.clone()));
         let mut flush = JoinSet::new();
-        flush.spawn(self.flusher.run(stop_flush.clone()));
+        flush.spawn(self.tasks.flusher.run(stop_flush.clone()));
         let mut maintain = JoinSet::new();
-        maintain.spawn(self.maintainer.run(stop_doors.clone()));
+        maintain.spawn(self.tasks.maintainer.run(stop_doors.clone()));
+        if let Some(watchman) = self.tasks.watchman {
+            maintain.spawn(watchman.run(stop_doors.clone()));
+        }
         let mut collect = JoinSet::new();
         if let Some(collector) = self.collector {
             collect.spawn(collector.run(stop_doors.clone()));
@@ -75,7 +77,7 @@ impl App {
                 Err(error) => anyhow!(error).context("the doors failed"),
             }),
             Some(ended) = maintain.join_next() => {
-                Some(anyhow!("the maintenance ended by itself: {ended:?}"))
+                Some(anyhow!("the maintenance, or the rules, ended by themselves: {ended:?}"))
             }
             Some(ended) = flush.join_next() => bail!("the flush ended by itself: {ended:?}"),
         };

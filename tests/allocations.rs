@@ -71,8 +71,7 @@ async fn a_sample_that_is_packed_or_known_allocates_nothing() {
     let storage = Arc::new(Memory::new(&memory::Config { memory_bytes: 1 << 20 }).unwrap());
     let now = Timestamp::from_ms(1_800_000_000_000);
     let clock = Clock::new(move || now);
-    let (engine, _flusher, _maintainer) =
-        Engine::open(Config::default(), storage, clock).await.unwrap();
+    let (engine, _tasks) = Engine::open(Config::default(), storage, clock).await.unwrap();
     let (mut stream, mut reading) = (Stream::default(), Reading::default());
     let begin = now.as_ms() - 3_600_000;
     take(&engine, &mut stream, &mut reading, &declarations());

@@ -2,7 +2,7 @@
 //!
 //! What is timed is ingest alone: a wait for the storage to make room is not part of it.
 
-use healthd::engine::{Clock, Config, Declared, Engine, Error, Packed, Plain, Stream};
+use healthd::engine::{Clock, Config, Declared, Engine, Error, Packed, Plain, Stream, Tasks};
 use healthd::storage::{self, Storage};
 use model::Timestamp;
 use std::num::NonZeroUsize;
@@ -36,7 +36,7 @@ impl Running {
     pub(super) fn start(runtime: Runtime, storage: Arc<dyn Storage>) -> Self {
         let config = Config { max_pending_bytes: MAX_PENDING_BYTES, ..Config::default() };
         let opened = runtime.block_on(Engine::open(config, storage, Clock::new(|| NOW)));
-        let (engine, flusher, maintainer) = opened.expect("the storage is new");
+        let (engine, Tasks { flusher, maintainer, .. }) = opened.expect("the storage is new");
         let stop = CancellationToken::new();
         let flusher = runtime.spawn(flusher.run(stop.clone()));
         let maintainer = runtime.spawn(maintainer.run(stop.clone()));

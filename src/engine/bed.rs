@@ -1,6 +1,6 @@
 //! What tests of the engine stand on: an engine of one's own with a clock that is turned by hand.
 
-use super::{Clock, Config, Engine, Maintainer, Plain, Source};
+use super::{Clock, Config, Engine, Maintainer, Plain, Source, Tasks};
 use crate::state::Value;
 use crate::storage::memory::{self, Memory};
 use crate::storage::sqlite::{self, Sqlite};
@@ -74,7 +74,7 @@ impl Bed {
         let read = time.clone();
         let clock = Clock::new(move || Timestamp::from_ms(read.load(Ordering::SeqCst)));
         let opened = Engine::open(config, storage.clone(), clock).await.unwrap();
-        let (engine, flusher, maintainer) = opened;
+        let (engine, Tasks { flusher, maintainer, .. }) = opened;
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             drop(flusher.run(tokio_util::sync::CancellationToken::new()).await);

@@ -21,9 +21,9 @@ async fn an_answer_whose_buckets_got_wider_between_its_parts_is_to_be_asked_for_
     let config = Config::default();
     let retention = config.retention.0.clone();
     let opened = Engine::open(config, storage.clone(), Clock::new(|| NOW)).await;
-    let (engine, flusher, _) = opened.unwrap();
+    let (engine, tasks) = opened.unwrap();
     let mut flushing = tokio::task::JoinSet::new();
-    flushing.spawn(flusher.run(tokio_util::sync::CancellationToken::new()));
+    flushing.spawn(tasks.flusher.run(tokio_util::sync::CancellationToken::new()));
 
     let labels = BTreeMap::new();
     let names: Vec<String> = (0..SERIES).map(|n| format!("n{n}")).collect();

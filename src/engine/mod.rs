@@ -28,6 +28,7 @@ mod reading;
 mod rejection;
 mod retention;
 mod round;
+mod rules;
 mod session;
 mod sql;
 mod summary;
@@ -52,6 +53,7 @@ pub use query::{Answer, Column, Cursor, Group, Query, Top};
 pub use reading::{Bounds, Coverage, Span, When};
 pub use rejection::{MAX_MESSAGES, Reason, Rejection};
 pub use retention::{HOLD_IF_WRONG, Overrides, RetentionSetting};
+pub use rules::{Op, Rule, RuleState, RuleStates, Ruled, Severity, Watchman};
 
 pub use crate::state::{Hello, Ticket};
 pub use session::{Opened, SessionDetails};
@@ -65,9 +67,11 @@ use crate::state::{Denied, Seed, State};
 use crate::storage::{self, Durability, Incarnation, Storage};
 use model::Timestamp;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 const BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(50_000).expect("above 0");
 const MAX_SERIES: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("above 0");
@@ -137,6 +141,10 @@ pub struct Config {
     #[arg(long, default_value_t = MAX_PENDING_BYTES, value_name = "BYTES")]
     pub max_pending_bytes: NonZeroUsize,
 
+    /// A file of rules in TOML: thresholds that are looked at all the time. Read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub rules_file: Option<PathBuf>,
+
     /// The longest time that a query may read
     #[arg(long, default_value = "10s", value_name = "SPAN", value_parser = positive_span)]
     pub query_timeout: Duration,
@@ -159,6 +167,7 @@ impl Default for Config {
             session_ttl: Duration::from_hours(7 * 24),
             max_sessions: MAX_SESSIONS,
             max_pending_bytes: MAX_PENDING_BYTES,
+            rules_file: None,
             query_timeout: Duration::from_secs(10),
             max_extract_points: MAX_EXTRACT_POINTS,
         }
@@ -195,6 +204,17 @@ pub struct Engine {
     reach: retention::Reach,
     accepted: AtomicU64,
     rejected: rejection::Tally,
+    rules: watch::Receiver<Arc<RuleStates>>,
+}
+
+/// What is to be run beside an engine.
+pub struct Tasks {
+    /// Without it nothing becomes durable.
+    pub flusher: Flusher,
+    /// Without it what is stored only grows.
+    pub maintainer: Maintainer,
+    /// Without it no rule says anything; none without rules.
+    pub watchman: Option<Watchman>,
 }
 
 /// How the service is.
@@ -233,13 +253,12 @@ pub struct Status {
 }
 
 impl Engine {
-    /// Goes on from what is stored. The flusher must be run, or nothing becomes durable; without the
-    /// maintainer what is stored only grows.
+    /// Goes on from what is stored.
     pub async fn open(
         config: Config,
         storage: Arc<dyn Storage>,
         clock: Clock,
-    ) -> Result<(Arc<Self>, Flusher, Maintainer), Error> {
+    ) -> Result<(Arc<Self>, Tasks), Error> {
         let recovered = storage.recover().await?;
         let widths = config.retention.widths();
         let storage::Recovered {
@@ -271,6 +290,8 @@ impl Engine {
         );
         let clocks = (clock.clone(), life.clone());
         let maintainer = Maintainer::new(state.clone(), storage.clone(), clocks, &config);
+        let (states, rules) = watch::channel(Arc::default());
+        let rules_file = config.rules_file.clone();
         let engine = Self {
             reach: retention::Reach::new(&config.retention.0, config.retention_file.as_ref()),
             state,
@@ -283,8 +304,11 @@ impl Engine {
             config,
             accepted: AtomicU64::new(0),
             rejected: rejection::Tally::default(),
+            rules,
         };
-        Ok((Arc::new(engine), flusher, maintainer))
+        let engine = Arc::new(engine);
+        let watchman = Watchman::new(engine.clone(), rules_file, states);
+        Ok((engine, Tasks { flusher, maintainer, watchman }))
     }
 
     /// Why nothing is taken in or changed, if so, whatever is asked.

@@ -4,8 +4,8 @@ use super::answers::{selector, span, to_difference};
 use super::convert::{to_annotation, to_coverage, to_duration, to_kind, to_labels, to_timestamp};
 use super::proto::v1;
 use crate::engine::{
-    ComponentRow, Direction, Error, Finding, Health, MetricRow, Numbers, Omitted, Service, Silence,
-    Silent, Summarise, Summary, Thresholds,
+    ComponentRow, Direction, Error, Finding, Health, MetricRow, Numbers, Omitted, RuleState, Ruled,
+    Service, Severity, Silence, Silent, Summarise, Summary, Thresholds,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -40,7 +40,8 @@ fn thresholds(given: v1::Thresholds) -> Thresholds {
 }
 
 pub(super) fn to_summary(summary: Summary) -> v1::GetHealthSummaryResponse {
-    let Omitted { findings, silent, new, vanished, components, metrics } = summary.omitted;
+    let Omitted { findings, silent, new, vanished, components, metrics, rules } = summary.omitted;
+    let omitted = v1::Omitted { findings, silent, new, vanished, components, metrics, rules };
     v1::GetHealthSummaryResponse {
         verdict: to_verdict(summary.health).into(),
         headline: summary.headline,
@@ -56,7 +57,10 @@ pub(super) fn to_summary(summary: Summary) -> v1::GetHealthSummaryResponse {
         baseline_end: Some(to_timestamp(summary.baseline.end)),
         metric_count: summary.metrics,
         unjudged: summary.unjudged,
-        omitted: Some(v1::Omitted { findings, silent, new, vanished, components, metrics }),
+        omitted: Some(omitted),
+        rules: summary.rules.iter().map(to_rule).collect(),
+        rules_ok: summary.rules_ok,
+        rules_error: summary.rules_error.unwrap_or_default(),
         coverage: Some(to_coverage(summary.coverage)),
     }
 }
@@ -120,6 +124,31 @@ fn next(finding: &Finding) -> String {
         request["top"] = json!({"k": 5});
     }
     request.to_string()
+}
+
+pub(super) fn to_rule(ruled: &Ruled) -> v1::RuleSummary {
+    let state = match ruled.state {
+        RuleState::Ok => v1::RuleState::Ok,
+        RuleState::Pending => v1::RuleState::Pending,
+        RuleState::Firing => v1::RuleState::Firing,
+        RuleState::NoData => v1::RuleState::NoData,
+    };
+    let severity = match ruled.rule.severity {
+        Severity::Info => v1::Severity::Info,
+        Severity::Warning => v1::Severity::Warning,
+        Severity::Critical => v1::Severity::Critical,
+    };
+    let (component, name) = ruled.metric.clone().unwrap_or_default();
+    v1::RuleSummary {
+        rule: ruled.rule.to_string(),
+        component: component.to_string(),
+        name: name.to_string(),
+        state: state.into(),
+        severity: severity.into(),
+        message: ruled.rule.message.clone(),
+        value: ruled.value,
+        since: ruled.since.map(to_timestamp),
+    }
 }
 
 fn to_silent(silent: &Silent) -> v1::Silent {

@@ -1,7 +1,7 @@
 //! Answers instead of points: what the doors of Query say, and refuse.
 
 use crate::support::{
-    Backend, Server, at, increment, labelled, observation, on_both, second_ago, time,
+    Backend, Server, at, increment, labelled, observation, on_both, second_ago, time, until,
 };
 use healthd::serve::proto::v1;
 use tonic::Code;
@@ -257,5 +257,44 @@ async fn two_ranges_are_compared(server: Server) {
     assert_eq!(answer.baseline_end, Some(time(minute - 50 * 60_000)));
     let many = v1::CompareRequest { k: 1001, ..Default::default() };
     assert_eq!(client.query.compare(many).await.unwrap_err().code(), Code::InvalidArgument);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_that_fires_makes_the_verdict_and_a_wrong_file_is_told() {
+    let server = Server::start(Backend::Sqlite).await;
+    let mut client = server.client().await;
+    let now = second_ago(0);
+    let errors = (0..600).map(|ago| at(increment("shop", "errors", 2.0), now - ago * 1000));
+    client.record_durably(errors.collect()).await;
+    let rules = server.path().with_file_name("rules.toml");
+    let rule = "[[rule]]\ncomponent = 'shop'\nmetric = '*'\nfunction = 'rate'\nop = '>='\nvalue = 2\n\
+                for = '3m'\nseverity = 'critical'\nmessage = 'orders fail'";
+    std::fs::write(&rules, rule).unwrap();
+    let flag = format!("--rules-file={}", rules.display());
+    let server = server.restart(&[&flag]).await;
+    let mut client = server.client().await;
+    let request = v1::GetHealthSummaryRequest::default;
+    let summary = until("the rules are looked at", async || {
+        let summary = client.query.get_health_summary(request()).await.unwrap().into_inner();
+        (!summary.rules.is_empty()).then_some(summary)
+    });
+    let summary = summary.await;
+    assert_eq!(summary.verdict(), v1::Verdict::Unhealthy);
+    assert!(summary.headline.starts_with("orders fail: a rule fires; "), "{}", summary.headline);
+    let fired = &summary.rules[0];
+    assert_eq!((fired.state(), fired.severity()), (v1::RuleState::Firing, v1::Severity::Critical));
+    assert_eq!((&*fired.component, &*fired.name, fired.value), ("shop", "errors", Some(2.0)));
+    assert_eq!(fired.rule, "rate of shop/* over 1m >= 2 for 3m");
+    std::fs::write(&rules, "[[rule]]\nspeed = 1").unwrap();
+    let server = server.restart(&[&flag]).await;
+    let mut client = server.client().await;
+    let error = until("the wrong file is told", async || {
+        let summary = client.query.get_health_summary(request()).await.unwrap().into_inner();
+        assert_ne!(summary.verdict(), v1::Verdict::Unhealthy);
+        (!summary.rules_error.is_empty()).then_some(summary.rules_error)
+    });
+    let error = error.await;
+    assert!(error.contains("rules.toml") && error.contains("speed"), "{error}");
     server.stop().await.unwrap();
 }

@@ -17,7 +17,7 @@ pub use silent::{Silence, Silent};
 use super::analysis::{Difference, MAX_GROUPS, STEPS, Thresholds, Traced, Traces, Windows};
 use super::groups::Grouping;
 use super::reading::{Coverage, Span};
-use super::{Engine, Error};
+use super::{Engine, Error, RuleState, RuleStates, Ruled};
 use crate::state::Selected;
 use model::{Range, Selector, Timestamp};
 use std::collections::{HashMap, HashSet};
@@ -63,7 +63,7 @@ pub enum Health {
     Healthy,
     /// Something is out of the usual, or went silent.
     Notable,
-    /// The storage fails.
+    /// A rule fires, or the storage fails.
     Unhealthy,
     /// There is nothing to judge.
     NoData,
@@ -76,6 +76,12 @@ pub struct Summary {
     pub health: Health,
     /// The same in a line.
     pub headline: String,
+    /// What rules say, less what is in order.
+    pub rules: Vec<Ruled>,
+    /// How many rules of metrics are in order.
+    pub rules_ok: u64,
+    /// Why the file of rules is not what counts.
+    pub rules_error: Option<String>,
     /// What is out of the usual, the most important first.
     pub findings: Vec<Finding>,
     /// Who went silent within the range.
@@ -119,6 +125,8 @@ pub struct Omitted {
     pub components: u64,
     /// Metrics that were not looked at at all.
     pub metrics: u64,
+    /// Rules of metrics.
+    pub rules: u64,
 }
 
 /// The state of the service itself.
@@ -227,14 +235,20 @@ impl Engine {
         let (up, down) = traces.movers(&findings, &silent);
         let most = (shown.components, shown.metrics);
         let (components, hidden) = traces.rows(&findings, &silent, most).await?;
-        let health = self.health(&traces, &findings, &silent);
+        let states = self.rules();
+        let mut rules: Vec<Ruled> = states.ruled.clone();
+        rules.retain(|ruled| ruled.state != RuleState::Ok);
+        let rules_ok = (states.ruled.len() - rules.len()) as u64;
+        let health = self.health(&traces, &findings, &silent, &states);
         let headline = {
             let all = components.len() + hidden as usize;
             let counts = (all, words::quiet(&components) + hidden as usize);
-            words::headline(health, &findings, &silent, counts, self.failure())
+            let firing: Vec<&Ruled> = states.firing().collect();
+            words::headline(health, (&findings, &silent, &firing), counts, self.failure())
         };
         omitted.findings = cut(&mut findings, shown.findings);
         omitted.silent = cut(&mut silent, shown.findings);
+        omitted.rules = cut(&mut rules, shown.findings) + states.omitted;
         omitted.new = cut(&mut new, NAMES);
         omitted.vanished = cut(&mut vanished, NAMES);
         omitted.components = hidden;
@@ -251,6 +265,9 @@ impl Engine {
         Ok(Summary {
             health,
             headline,
+            rules,
+            rules_ok,
+            rules_error: states.error.clone(),
             findings,
             silent,
             new,
@@ -267,8 +284,14 @@ impl Engine {
         })
     }
 
-    fn health(&self, traces: &Traces, findings: &[Finding], silent: &[Silent]) -> Health {
-        if self.failure().is_some() {
+    fn health(
+        &self,
+        traces: &Traces,
+        findings: &[Finding],
+        silent: &[Silent],
+        rules: &RuleStates,
+    ) -> Health {
+        if self.failure().is_some() || rules.firing().next().is_some() {
             Health::Unhealthy
         } else if !findings.is_empty() || !silent.is_empty() {
             Health::Notable

@@ -2,9 +2,9 @@
 //!
 //! Words only repeat numbers that stand beside them.
 
-use super::super::Function;
 use super::super::analysis::{Band, Run, Steps};
 use super::super::groups::Key;
+use super::super::{Function, Ruled};
 use super::{ComponentRow, Direction, Finding, Health, Silence, Silent};
 use model::format_span;
 use std::time::Duration;
@@ -118,13 +118,24 @@ fn line(finding: &Finding) -> String {
 /// All of it in a line.
 pub(super) fn headline(
     health: Health,
-    findings: &[Finding],
-    silent: &[Silent],
+    (findings, silent, firing): (&[Finding], &[Silent], &[&Ruled]),
     (components, quiet): (usize, usize),
     failure: Option<String>,
 ) -> String {
     let mut parts = Vec::new();
     parts.extend(failure.map(|failure| format!("the storage fails: {failure}")));
+    if let Some(first) = firing.first() {
+        let what = if first.rule.message.is_empty() {
+            first.rule.to_string()
+        } else {
+            first.rule.message.clone()
+        };
+        let more = match firing.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        parts.push(format!("{what}: a rule fires{more}"));
+    }
     if let Some(first) = findings.first() {
         parts.push(line(first));
     }
