@@ -17,7 +17,7 @@ const WIDTH: Width = Width::from_secs(1);
 
 /// A storage that is filled as a service would.
 pub(crate) struct Stored {
-    pub(crate) storage: Sqlite,
+    pub(crate) storage: Arc<Sqlite>,
     /// Goes when this goes.
     _directory: TempDir,
     series: Vec<Arc<Series>>,
@@ -36,7 +36,14 @@ impl Stored {
         storage.recover().await.expect("an empty file is read");
         let retention = retention.parse().expect("a retention");
         let series = (0..series).map(series_of).collect();
-        Self { storage, _directory: directory, series, retention, seq: 0, random: 1 }
+        Self {
+            storage: Arc::new(storage),
+            _directory: directory,
+            series,
+            retention,
+            seq: 0,
+            random: 1,
+        }
     }
 
     /// Flushes a sample of each series for each of these times.

@@ -1,7 +1,7 @@
 //! Listing what there is, and what each series has come to. All of it from memory.
 
 use super::Engine;
-use crate::state::Selected;
+use crate::state::{Place, Selected};
 use model::{Current, Kind, Metric, Selector, Series, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,9 +44,14 @@ pub struct CurrentInfo {
     pub value: f64,
     /// When its last sample was, truncated to the base width; none when nothing is left of it.
     pub last_time: Option<Timestamp>,
+    place: Place,
 }
 
 impl CurrentInfo {
+    pub(super) fn selected(&self) -> Selected {
+        Selected { series: self.series.clone(), place: self.place }
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         self.series.metric.kind
@@ -117,6 +122,7 @@ impl Engine {
                 series: selected.series,
                 value: current.value,
                 last_time: current.is_known().then(|| width.truncate(current.last_time)),
+                place: selected.place,
             }
         };
         selected.into_iter().map(info).collect()
@@ -124,7 +130,7 @@ impl Engine {
 
     pub(super) fn times(
         &self,
-        places: impl Iterator<Item = crate::state::Place>,
+        places: impl Iterator<Item = Place>,
     ) -> Option<(Timestamp, Timestamp)> {
         let width = self.config.retention.0.base_width();
         let known = places.map(|place| self.state.current(place)).filter(Current::is_known);

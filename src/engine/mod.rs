@@ -32,6 +32,7 @@ mod rules;
 mod session;
 mod sql;
 mod summary;
+mod window;
 
 pub use analysis::{Band, Compare, Comparison, Difference, Statistic, Thresholds};
 pub use clock::Clock;
@@ -62,6 +63,7 @@ pub use summary::{
     ComponentRow, Direction, Finding, Health, MetricRow, Numbers, Omitted, Service, Silence,
     Silent, Summarise, Summary,
 };
+pub use window::Window;
 
 use crate::state::{Denied, Seed, State};
 use crate::storage::{self, Durability, Incarnation, Storage};

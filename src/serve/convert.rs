@@ -1,7 +1,7 @@
 //! Between the contract's messages and the engine's values, field by field.
 
 use super::proto::v1;
-use crate::engine::{self, Coverage, Reason};
+use crate::engine::{self, Coverage, Function, Reason};
 use crate::state::Value;
 use crate::storage::{Durability, Gap, Missing, SqlValue};
 use model::{Annotation, Fold, Kind, Labels, Timestamp, Width};
@@ -158,7 +158,10 @@ pub(super) fn to_metric(info: engine::MetricInfo) -> v1::MetricInfo {
     }
 }
 
-pub(super) fn to_current(info: &engine::CurrentInfo) -> v1::CurrentSeries {
+pub(super) fn to_current(
+    info: &engine::CurrentInfo,
+    window: Option<engine::Window>,
+) -> v1::CurrentSeries {
     let metric = &info.series.metric;
     v1::CurrentSeries {
         component: (*metric.component).to_owned(),
@@ -171,6 +174,23 @@ pub(super) fn to_current(info: &engine::CurrentInfo) -> v1::CurrentSeries {
             Kind::Rolling => info.last_time.map(|_| v1::current_series::Value::Last(info.value)),
         },
         last_time: info.last_time.map(to_timestamp),
+        window: window.map(to_window),
+    }
+}
+
+fn to_window(window: engine::Window) -> v1::Window {
+    let engine::Window { range, fold } = window;
+    let seconds = range.end.since(range.start).as_secs_f64();
+    let of = |function: Function| function.of(&fold, seconds);
+    v1::Window {
+        start: Some(to_timestamp(range.start)),
+        end: Some(to_timestamp(range.end)),
+        rate: of(Function::Rate).unwrap_or_default(),
+        count: of(Function::Count).unwrap_or_default() as u64,
+        avg: of(Function::Avg),
+        min: of(Function::Min),
+        max: of(Function::Max),
+        p95: of(Function::Quantile(0.95)),
     }
 }
 

@@ -118,6 +118,7 @@ impl v1::query_service_server::QueryService for Service {
         &self,
         request: Request<v1::GetCurrentRequest>,
     ) -> Result<Response<v1::GetCurrentResponse>, Status> {
+        let deadline = Deadline::of(&request);
         let request = request.into_inner();
         let selector = selector(request.component, request.metrics, request.labels);
         let page =
@@ -130,7 +131,9 @@ impl v1::query_service_server::QueryService for Service {
             |info| info.series.labels.as_canonical().len(),
             |info| format!("{} {}", info.series.metric.component, info.series.id.ordinal()),
         );
-        let series = current.iter().map(to_current).collect();
+        let windows = self.engine.windows(&current, deadline).await;
+        let series = current.iter().zip(windows).map(|(info, window)| to_current(info, window));
+        let series = series.collect();
         Ok(Response::new(v1::GetCurrentResponse { series, next_page_token }))
     }
 

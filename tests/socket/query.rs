@@ -10,6 +10,7 @@ use tonic::Code;
 on_both!(
     lists_are_paged_in_order_without_repeats,
     current_values_are_chosen_by_component_metric_and_label,
+    the_last_minute_stands_beside_the_current_value,
     points_stand_at_steps_and_steps_add_up_to_the_range,
     adjacent_ranges_add_up_to_the_whole,
     pending_and_stored_folds_are_counted_once,
@@ -114,6 +115,32 @@ fn range(component: &str, from: i64, to: i64, step: i64) -> v1::ExtractRequest {
 /// A minute that begins 10 minutes ago, at a multiple of a minute.
 fn minute() -> i64 {
     second_ago(600) / 60_000 * 60_000
+}
+
+async fn the_last_minute_stands_beside_the_current_value(server: Server) {
+    let mut client = server.client().await;
+    let now = second_ago(0);
+    let orders = [90, 65, 40, 20, 5].map(|ago| at(increment("c", "orders", 6.0), now - ago * 1000));
+    let latency =
+        [70, 30, 20, 10].map(|ago| at(observation("c", "latency", ago as f64), now - ago * 1000));
+    client.record_durably(orders.into_iter().chain(latency).collect()).await;
+    client.record(vec![at(observation("c", "latency", 1.0), now - 1000)]).await;
+    client.record(vec![at(increment("c", "old", 1.0), now - 600_000)]).await;
+    let request = v1::GetCurrentRequest { component: "c".to_owned(), ..Default::default() };
+    let answer = client.query.get_current(request).await.unwrap().into_inner();
+    let of = |name: &str| answer.series.iter().find(|series| series.name == name).unwrap();
+    let orders = of("orders").window.clone().unwrap();
+    let (start, end) = (orders.start.unwrap(), orders.end.unwrap());
+    let seconds = (end.seconds - start.seconds) as f64 + f64::from(end.nanos - start.nanos) / 1e9;
+    assert!((58.0..=61.0).contains(&seconds), "{seconds}");
+    assert!((orders.rate * seconds - 18.0).abs() < 1e-6, "three of five were in it: {orders:?}");
+    assert_eq!((orders.count, orders.avg), (0, None));
+    let latency = of("latency").window.clone().unwrap();
+    assert_eq!((latency.count, latency.avg), (4, Some(61.0 / 4.0)));
+    assert_eq!((latency.min, latency.max), (Some(1.0), Some(30.0)));
+    assert!((latency.p95.unwrap() - 30.0).abs() < 0.2);
+    assert_eq!(of("old").window, None, "nothing came, and that is not 0");
+    server.stop().await.unwrap();
 }
 
 async fn points_stand_at_steps_and_steps_add_up_to_the_range(server: Server) {
