@@ -38,7 +38,7 @@ async fn main() {
         }
         let end = begin.after(DAY);
         stored.tidy(end.after(HOUR + Duration::from_mins(2))).await;
-        let status = healthd::storage::Storage::status(&stored.storage).await.expect("a status");
+        let status = healthd::storage::Storage::status(&*stored.storage).await.expect("a status");
         let last = Range::new(end.before(HOUR * 2), end);
         let all = Range::new(BEGIN, end);
         let raw = Width::from_secs(step as i64);

@@ -97,6 +97,7 @@ impl Stored {
         while self.storage.maintain(now, &policy).await.expect("it is tidied up") == More::Yes {}
     }
 
+    #[allow(dead_code, reason = "each bench has its own copy of this module")]
     /// Reads so many series from the first on; gives how many steps there are and how long it took.
     pub(crate) async fn read(&self, series: usize, range: Range, step: Width) -> (usize, Duration) {
         let ids = self.series[..series].iter().map(|series| series.id).collect();

@@ -10,6 +10,7 @@ mod ask;
 mod call;
 mod convert;
 mod drain;
+mod export;
 mod ingest;
 mod linger;
 mod page;

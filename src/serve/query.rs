@@ -5,6 +5,7 @@ use super::call::Deadline;
 use super::convert::{
     self, to_component, to_coverage, to_current, to_metric, to_points, to_sql_value,
 };
+use super::export;
 use super::page::{Page, Sizes};
 use super::proto::v1;
 use super::status::too_many_answers;
@@ -169,6 +170,22 @@ impl v1::query_service_server::QueryService for Service {
         Ok(Response::new(answers::to_query(answer, &token)))
     }
 
+    type ExportAllStream = ReceiverStream<Result<v1::ExportAllResponse, Status>>;
+
+    async fn export_all(
+        &self,
+        request: Request<v1::ExportAllRequest>,
+    ) -> Result<Response<Self::ExportAllStream>, Status> {
+        let deadline = Deadline::of(&request);
+        let (request, format) = export::export(request.into_inner(), deadline)?;
+        let turn = self.turn(&self.extracting, deadline).await?;
+        let exporting = self.engine.export(request).await?;
+        let (answers, stream) = mpsc::channel(MESSAGES_AHEAD);
+        let outgoing = export::Outgoing::new(exporting, format, answers.clone());
+        self.tasks.spawn(carry(outgoing.send(), turn, answers, self.stop.clone(), deadline));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn compare(
         &self,
         request: Request<v1::CompareRequest>,
@@ -288,6 +305,33 @@ async fn send(
     if let Err(error) = result {
         // However slow the client is, it must not take what it has for all there is. One that is
         // gone ends this too.
+        drop(answers.send(Err(error.into())).await);
+    }
+}
+
+/// Carries a file to its end. It may take longer than other answers do; but a client that is gone, a stop or
+/// the call's own deadline end it.
+async fn carry(
+    sending: impl Future<Output = Result<(), Error>> + Send,
+    turn: Turn,
+    answers: mpsc::Sender<Result<v1::ExportAllResponse, Status>>,
+    stop: CancellationToken,
+    deadline: Option<std::time::Instant>,
+) {
+    let passed = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        result = sending => result,
+        () = answers.closed() => return,
+        () = stop.cancelled() => Err(Error::Stopping),
+        () = passed => Err(Error::Deadline),
+    };
+    drop(turn);
+    if let Err(error) = result {
         drop(answers.send(Err(error.into())).await);
     }
 }

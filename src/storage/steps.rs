@@ -7,8 +7,9 @@ use super::{Parts, Scan, any_within};
 use model::{Counter, Fold, Merge, Range, Rolling, Row, SeriesId, Timestamp, Width};
 use std::sync::Arc;
 
-/// The most steps that room is made for before they come.
-const MAX_ROOM: u64 = 1024;
+/// The most steps that room is made for before they come: most questions have series that have no data in
+/// much of the range.
+const MAX_ROOM: u64 = 64;
 
 /// The folds of a series or group, by step, in the order of time.
 pub(super) type Stepped = Vec<(Timestamp, Fold)>;

@@ -12,6 +12,7 @@ use tokio::process::Command;
 on_both!(
     a_python_service_streams_and_reads_back_what_it_sent,
     a_node_service_streams_and_reads_back_what_it_sent,
+    what_is_exported_is_read_by_the_tools_that_people_have,
     grpcurl_lists_describes_records_and_extracts,
 );
 
@@ -57,6 +58,14 @@ async fn a_node_service_streams_and_reads_back_what_it_sent(server: Server) {
     let mut command = script(&clients["node"], "round_trip.js", &server);
     command.env("NODE_PATH", &clients["node_modules"]);
     assert!(run(command).await.contains("read back as sent"));
+    server.stop().await.unwrap();
+}
+
+async fn what_is_exported_is_read_by_the_tools_that_people_have(server: Server) {
+    let clients = installed().await;
+    let mut command = script(&clients["python"], "exports.py", &server);
+    command.env("PYTHONPATH", &clients["stubs"]);
+    assert!(run(command).await.contains("exports are read as sent"));
     server.stop().await.unwrap();
 }
 

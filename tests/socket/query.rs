@@ -129,13 +129,13 @@ async fn the_last_minute_stands_beside_the_current_value(server: Server) {
     let request = v1::GetCurrentRequest { component: "c".to_owned(), ..Default::default() };
     let answer = client.query.get_current(request).await.unwrap().into_inner();
     let of = |name: &str| answer.series.iter().find(|series| series.name == name).unwrap();
-    let orders = of("orders").window.clone().unwrap();
+    let orders = of("orders").window.unwrap();
     let (start, end) = (orders.start.unwrap(), orders.end.unwrap());
     let seconds = (end.seconds - start.seconds) as f64 + f64::from(end.nanos - start.nanos) / 1e9;
     assert!((58.0..=61.0).contains(&seconds), "{seconds}");
     assert!((orders.rate * seconds - 18.0).abs() < 1e-6, "three of five were in it: {orders:?}");
     assert_eq!((orders.count, orders.avg), (0, None));
-    let latency = of("latency").window.clone().unwrap();
+    let latency = of("latency").window.unwrap();
     assert_eq!((latency.count, latency.avg), (4, Some(61.0 / 4.0)));
     assert_eq!((latency.min, latency.max), (Some(1.0), Some(30.0)));
     assert!((latency.p95.unwrap() - 30.0).abs() < 0.2);

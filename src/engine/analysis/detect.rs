@@ -88,10 +88,10 @@ impl Values {
     /// The band that the baseline says is usual; none if it says too little.
     pub(in crate::engine) fn band(&self, thresholds: &Thresholds) -> Option<Band> {
         let baseline = || self.steps[..self.baseline].iter().flatten().copied();
-        let usual = Usual::of(baseline())?;
-        if usual.count < thresholds.min_buckets {
+        if baseline().count() < thresholds.min_buckets {
             return None;
         }
+        let usual = Usual::of(baseline())?;
         let (mut below, mut above) =
             (usual.below * thresholds.deviations, usual.above * thresholds.deviations);
         if let Some(event) = self.event {

@@ -25,7 +25,7 @@ use std::time::Instant;
 use trace::Trace;
 
 /// About how many steps of groups are read at a time: some tens of megabytes.
-const PART_STEPS: usize = 200_000;
+const PART_STEPS: usize = 100_000;
 /// Of those with sketches so many fewer.
 const SKETCH_STEPS: usize = 20_000;
 
@@ -188,26 +188,18 @@ impl Traces {
             before: None,
         };
         let mut groups: Vec<Traced> = groups.iter().map(traced).collect();
-        let size = (PART_STEPS / steps.count().max(1)).max(1);
-        let now = steps.windows.now;
         let (mut covered, mut gaps) = (None, Vec::new());
         for span in steps.windows.spans() {
-            let bounds = Bounds::fixed(steps.step);
-            let mut reading = Reading::new(engine.clone(), (span, now), bounds, deadline)?;
-            for part in groups.chunks_mut(size) {
-                let members = part.iter().map(|one| &one.members);
-                let read = reading.groups(members, ids, Parts::NoSketches).await?;
-                if reading.step != steps.step {
-                    return Ok(Err(reading.step));
-                }
-                for (traced, folds) in part.iter_mut().zip(read) {
-                    traced.take_in(&folds, &steps);
-                }
-            }
-            if reading.step != steps.step {
-                return Ok(Err(reading.step));
-            }
-            let mut coverage = reading.coverage();
+            // Two halves at once: each has a connection, and a thread, of its own.
+            let half = groups.len() / 2;
+            let (left, right) = groups.split_at_mut(half);
+            let whole = Whole { engine, steps, span, ids, deadline };
+            let (left, right) = tokio::try_join!(whole.trace(left), whole.trace(right))?;
+            let mut coverage = match (left, right) {
+                (Ok(_), Ok(coverage)) => coverage,
+                (Err(wider), Ok(_)) | (Ok(_), Err(wider)) => return Ok(Err(wider)),
+                (Err(one), Err(other)) => return Ok(Err(one.max(other))),
+            };
             gaps.append(&mut coverage.gaps);
             covered = Some(coverage);
         }
@@ -285,6 +277,37 @@ impl Traces {
     pub(in crate::engine) fn values(&self, traced: &Traced, statistic: Statistic) -> Values {
         let baseline = (self.steps.baseline, self.steps.windows.is_adjacent());
         traced.trace.values(statistic, self.alive(traced), baseline, self.steps.seconds())
+    }
+}
+
+/// What is read at once of a span.
+struct Whole<'a> {
+    engine: &'a Arc<Engine>,
+    steps: Steps,
+    span: Range,
+    ids: (SeriesId, SeriesId),
+    deadline: Instant,
+}
+
+impl Whole<'_> {
+    /// Reads the traces of groups; or says which step there must be instead.
+    async fn trace(&self, groups: &mut [Traced]) -> Result<Result<Coverage, Width>, Error> {
+        let Self { engine, steps, span, ids, deadline } = self;
+        let (now, bounds) = (steps.windows.now, Bounds::fixed(steps.step));
+        let mut reading = Reading::new((*engine).clone(), (*span, now), bounds, *deadline)?;
+        let size = (PART_STEPS / steps.count().max(1)).max(1);
+        for part in groups.chunks_mut(size) {
+            let members = part.iter().map(|one| &one.members);
+            let read = reading.groups(members, *ids, Parts::NoSketches).await?;
+            if reading.step != steps.step {
+                break;
+            }
+            for (traced, folds) in part.iter_mut().zip(read) {
+                traced.take_in(&folds, steps);
+            }
+        }
+        let is_fit = reading.step == steps.step;
+        Ok(if is_fit { Ok(reading.coverage()) } else { Err(reading.step) })
     }
 }
 

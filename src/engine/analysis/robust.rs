@@ -8,14 +8,15 @@ const MAD_TO_DEVIATION: f64 = 1.4826;
 /// Of a normal distribution: where 95 % lie below, in standard deviations.
 const DEVIATIONS_OF_P95: f64 = 1.645;
 
-/// The value that a share of the others is not above, between neighbours by their distance; `values`
-/// are put in order. None of no values.
+/// The value that a share of the others is not above, between neighbours by their distance. It moves
+/// `values` about. None of no values.
 pub(in crate::engine) fn quantile(values: &mut [f64], share: f64) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     let place = share * last as f64;
-    let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
-    Some(below + (above - below) * place.fract())
+    let (_, below, above) = values.select_nth_unstable_by(place.floor() as usize, f64::total_cmp);
+    let below = *below;
+    let next = above.iter().copied().min_by(f64::total_cmp).filter(|_| place.fract() > 0.0);
+    Some(next.map_or(below, |next| below + (next - below) * place.fract()))
 }
 
 /// The value in the middle.
@@ -41,19 +42,15 @@ impl Usual {
     /// are: what begins to be unusual there would make itself usual.
     pub(in crate::engine) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.collect();
-        let earlier = values[..values.len() - values.len() / 4].to_vec();
+        let mut earlier = values[..values.len() - values.len() / 4].to_vec();
         let centre = median(&mut values)?;
-        let tail =
-            |share| quantile(&mut earlier.clone(), share).map_or(0.0, |at| (at - centre).abs());
+        let mut tail = |share| quantile(&mut earlier, share).map_or(0.0, |at| (at - centre).abs());
         let (below, above) = (tail(0.05) / DEVIATIONS_OF_P95, tail(0.95) / DEVIATIONS_OF_P95);
-        let mut distances: Vec<f64> = values.iter().map(|value| (value - centre).abs()).collect();
-        let spread = median(&mut distances)? * MAD_TO_DEVIATION;
-        Some(Self {
-            centre,
-            below: below.max(spread),
-            above: above.max(spread),
-            count: values.len(),
-        })
+        for value in &mut values {
+            *value = (*value - centre).abs();
+        }
+        let (count, spread) = (values.len(), median(&mut values)? * MAD_TO_DEVIATION);
+        Some(Self { centre, below: below.max(spread), above: above.max(spread), count })
     }
 }
 
@@ -66,25 +63,25 @@ pub(in crate::engine) struct Trend {
     pub(in crate::engine) certainty: f64,
 }
 
-/// The trend of values by their places; none of fewer than 8.
+/// The trend of values by their places, if it is as certain as that; none of fewer than 8.
 /// Theil: <https://doi.org/10.1007/978-94-011-2546-8_20>; Kendall: <https://doi.org/10.2307/2332226>.
-pub(in crate::engine) fn trend(points: &[(f64, f64)]) -> Option<Trend> {
+pub(in crate::engine) fn trend(points: &[(f64, f64)], min_certainty: f64) -> Option<Trend> {
     if points.len() < 8 {
         return None;
     }
-    let mut slopes = Vec::with_capacity(points.len() * (points.len() - 1) / 2);
-    let mut score = 0.0;
-    for (at, (x, y)) in points.iter().enumerate() {
-        for (earlier_x, earlier_y) in &points[..at] {
-            slopes.push((y - earlier_y) / (x - earlier_x));
-            if y != earlier_y {
-                score += (y - earlier_y).signum();
-            }
-        }
-    }
+    let pairs = || {
+        let earlier = |at: usize| points[..at].iter().map(move |earlier| (*earlier, points[at]));
+        (0..points.len()).flat_map(earlier)
+    };
+    let sign = |a: f64, b: f64| f64::from(i8::from(b > a) - i8::from(b < a));
+    let score: f64 = pairs().map(|((_, a), (_, b))| sign(a, b)).sum();
     let n = points.len() as f64;
-    let deviation = (n * (n - 1.0) * (2.0 * n + 5.0) / 18.0).sqrt();
-    Some(Trend { slope: median(&mut slopes)?, certainty: score / deviation })
+    let certainty = score / (n * (n - 1.0) * (2.0 * n + 5.0) / 18.0).sqrt();
+    if certainty.abs() < min_certainty {
+        return None;
+    }
+    let mut slopes: Vec<f64> = pairs().map(|((x, a), (y, b))| (b - a) / (y - x)).collect();
+    Some(Trend { slope: median(&mut slopes)?, certainty })
 }
 
 #[cfg(test)]
@@ -129,13 +126,13 @@ mod tests {
         let mut points: Vec<(f64, f64)> = (0..30).map(line).collect();
         points[3].1 = 1e6;
         points[20].1 = -1e6;
-        let found = trend(&points).unwrap();
+        let found = trend(&points, 5.0).unwrap();
         assert!((found.slope - 2.0).abs() < 0.1 && found.certainty > 5.0, "{found:?}");
         let noise: Vec<(f64, f64)> =
             (0..30).map(|n| (f64::from(n), f64::from(n * 7919 % 31))).collect();
-        assert!(trend(&noise).unwrap().certainty.abs() < 3.0);
-        assert_eq!(trend(&points[..7]), None);
+        assert_eq!(trend(&noise, 3.0), None);
+        assert_eq!(trend(&points[..7], 0.0), None);
         let flat: Vec<(f64, f64)> = (0..30).map(|n| (f64::from(n), 1.0)).collect();
-        assert_eq!(trend(&flat), Some(Trend { slope: 0.0, certainty: 0.0 }));
+        assert_eq!(trend(&flat, 0.0), Some(Trend { slope: 0.0, certainty: 0.0 }));
     }
 }

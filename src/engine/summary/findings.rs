@@ -259,7 +259,7 @@ impl Traces {
         };
         let points: Vec<(f64, f64)> =
             values.steps.chunks(of_point).enumerate().filter_map(mean).collect();
-        let found = trend(&points).filter(|found| found.certainty.abs() >= TREND_CERTAINTY)?;
+        let found = trend(&points, TREND_CERTAINTY)?;
         let band = Band::of_values(points.iter().map(|(_, y)| *y))?;
         // What is left when the trend is taken away is how much it wavers.
         let rest = |(x, y): &(f64, f64)| y - found.slope * x;

@@ -94,6 +94,7 @@ impl Traces {
         let omitted = components.len().saturating_sub(max_components) as u64;
         components.truncate(max_components);
         let mut rows = Vec::with_capacity(components.len());
+        let mut shown: Vec<&Traced> = Vec::new();
         for (component, mut metrics) in components {
             let key = |traced: &&Traced| traced.members.key.metric.clone();
             metrics.sort_by_key(|traced| {
@@ -108,9 +109,20 @@ impl Traces {
                 component: component.clone(),
                 findings: findings.iter().filter(of_it).count() as u64,
                 is_silent: quiet(component),
-                metrics: self.metrics(&metrics).await?,
+                metrics: Vec::with_capacity(metrics.len()),
                 more_metrics,
             });
+            shown.extend(metrics);
+        }
+        // All of them in one read.
+        let mut figures = self.metrics(&shown).await?.into_iter().zip(&shown).peekable();
+        for row in &mut rows {
+            let of_it = |(_, traced): &(_, &&Traced)| {
+                traced.members.key.component.as_ref() == Some(&row.component)
+            };
+            while let Some((metric, _)) = figures.next_if(of_it) {
+                row.metrics.push(metric);
+            }
         }
         Ok((rows, omitted))
     }
