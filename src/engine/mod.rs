@@ -33,6 +33,7 @@ mod rules;
 mod session;
 mod sql;
 mod summary;
+mod watch;
 mod window;
 
 pub use analysis::{Band, Compare, Comparison, Difference, Statistic, Thresholds};
@@ -65,6 +66,7 @@ pub use summary::{
     ComponentRow, Direction, Finding, Health, MetricRow, Numbers, Omitted, Service, Silence,
     Silent, Summarise, Summary,
 };
+pub use watch::{Change, Watch, Watching};
 pub use window::Window;
 
 use crate::state::{Denied, Seed, State};
@@ -75,7 +77,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
 const BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(50_000).expect("above 0");
 const MAX_SERIES: NonZeroUsize = NonZeroUsize::new(1_000_000).expect("above 0");
@@ -208,7 +209,7 @@ pub struct Engine {
     reach: retention::Reach,
     accepted: AtomicU64,
     rejected: rejection::Tally,
-    rules: watch::Receiver<Arc<RuleStates>>,
+    rules: tokio::sync::watch::Receiver<Arc<RuleStates>>,
 }
 
 /// What is to be run beside an engine.
@@ -294,7 +295,7 @@ impl Engine {
         );
         let clocks = (clock.clone(), life.clone());
         let maintainer = Maintainer::new(state.clone(), storage.clone(), clocks, &config);
-        let (states, rules) = watch::channel(Arc::default());
+        let (states, rules) = tokio::sync::watch::channel(Arc::default());
         let rules_file = config.rules_file.clone();
         let engine = Self {
             reach: retention::Reach::new(&config.retention.0, config.retention_file.as_ref()),

@@ -136,7 +136,7 @@ pub(super) fn to_query(answer: Answer, tokens: &Token) -> v1::QueryResponse {
     }
 }
 
-fn to_group(group: Group) -> v1::QueryGroup {
+pub(super) fn to_group(group: Group) -> v1::QueryGroup {
     let functions = group.columns.into_iter().map(|column| v1::FunctionValues {
         function: column.function.to_string(),
         value: column.values.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect(),

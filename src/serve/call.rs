@@ -23,6 +23,14 @@ impl Deadline {
     pub(super) fn of<T>(request: &tonic::Request<T>) -> Option<Instant> {
         request.extensions().get::<Self>().map(|deadline| deadline.0)
     }
+
+    /// Waits until it has passed; for ever if there is none.
+    pub(super) async fn passed(deadline: Option<Instant>) {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 #[derive(Clone)]

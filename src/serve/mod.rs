@@ -21,6 +21,7 @@ pub use wire::{Malformed, Reading};
 mod query;
 mod status;
 mod summary;
+mod watch;
 mod wire;
 
 use crate::engine::Engine;
@@ -42,6 +43,7 @@ use tonic::transport::server::{Server, TcpIncoming};
 use tonic_health::ServingStatus;
 
 const MAX_ANSWERS: NonZeroUsize = NonZeroUsize::new(32).expect("above 0");
+const MAX_WATCHES: NonZeroUsize = NonZeroUsize::new(100).expect("above 0");
 const MAX_MESSAGE_BYTES: NonZeroUsize = NonZeroUsize::new(16 << 20).expect("above 0");
 
 /// What the doors may be told.
@@ -81,6 +83,10 @@ pub struct Config {
     /// An answer of Extract takes a few megabytes, one of Sql at most 32
     #[arg(long, default_value_t = MAX_ANSWERS, value_name = "ANSWERS")]
     pub max_answers: NonZeroUsize,
+
+    /// The most clients that watch at once
+    #[arg(long, default_value_t = MAX_WATCHES, value_name = "CLIENTS")]
+    pub max_watches: NonZeroUsize,
 }
 
 /// How often a silent connection is asked whether it lives, and how long it may take to answer.
@@ -126,7 +132,7 @@ impl Doors {
             engine.clone(),
             stop.clone(),
             tasks.clone(),
-            self.config.max_answers.get(),
+            (self.config.max_answers.get(), self.config.max_watches.get()),
         );
         let read_only = engine.read_only().is_some();
         let admin = admin::Service::new(engine, stop.clone(), tasks.clone());

@@ -8,8 +8,8 @@ use super::convert::{
 use super::export;
 use super::page::{Page, Sizes};
 use super::proto::v1;
-use super::status::too_many_answers;
-use super::summary;
+use super::status::{too_many_answers, too_many_watches};
+use super::{summary, watch};
 use crate::engine::{Engine, Error, Extract, Extraction, Span, Sql, When};
 use crate::storage::SqlAnswer;
 use model::{Glob, Matcher, Selector};
@@ -39,6 +39,9 @@ pub(super) struct Service {
     extracting: Arc<Semaphore>,
     asking: Arc<Semaphore>,
     max_answers: usize,
+    /// The right to be told of changes: for as long as the client likes, so it does not wait for one.
+    watching: Arc<Semaphore>,
+    max_watches: usize,
 }
 
 impl Service {
@@ -46,10 +49,19 @@ impl Service {
         engine: Arc<Engine>,
         stop: CancellationToken,
         tasks: TaskTracker,
-        max_answers: usize,
+        (max_answers, max_watches): (usize, usize),
     ) -> Self {
-        let turns = || Arc::new(Semaphore::new(max_answers));
-        Self { engine, stop, tasks, extracting: turns(), asking: turns(), max_answers }
+        let turns = |most| Arc::new(Semaphore::new(most));
+        Self {
+            engine,
+            stop,
+            tasks,
+            extracting: turns(max_answers),
+            asking: turns(max_answers),
+            max_answers,
+            watching: turns(max_watches),
+            max_watches,
+        }
     }
 
     /// Waits until there are few enough answers under way.
@@ -186,6 +198,23 @@ impl v1::query_service_server::QueryService for Service {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let deadline = Deadline::of(&request);
+        let (request, tokens) = watch::watch(request.into_inner())?;
+        let turn = self.watching.clone().try_acquire_owned();
+        let turn = turn.map_err(|_| too_many_watches(self.max_watches))?;
+        let watching = self.engine.watch(request)?;
+        let (answers, stream) = mpsc::channel(1);
+        let stop = self.stop.clone();
+        self.tasks.spawn(watch::tell(watching, tokens, turn, answers, stop, deadline));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn compare(
         &self,
         request: Request<v1::CompareRequest>,
@@ -318,17 +347,11 @@ async fn carry(
     stop: CancellationToken,
     deadline: Option<std::time::Instant>,
 ) {
-    let passed = async {
-        match deadline {
-            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-            None => std::future::pending().await,
-        }
-    };
     let result = tokio::select! {
         result = sending => result,
         () = answers.closed() => return,
         () = stop.cancelled() => Err(Error::Stopping),
-        () = passed => Err(Error::Deadline),
+        () = Deadline::passed(deadline) => Err(Error::Deadline),
     };
     drop(turn);
     if let Err(error) = result {

@@ -109,6 +109,12 @@ pub(super) fn too_many_answers(most: usize) -> Status {
     with(Code::ResourceExhausted, text, "TOO_MANY_ANSWERS", Some(RETRY_AFTER))
 }
 
+/// RESOURCE_EXHAUSTED for a watch beyond the limit.
+pub(super) fn too_many_watches(most: usize) -> Status {
+    let text = format!("{most} clients are watching, as many as HEALTH_MAX_WATCHES allows");
+    with(Code::ResourceExhausted, text, "TOO_MANY_WATCHES", Some(RETRY_AFTER))
+}
+
 /// UNIMPLEMENTED for a method that there is not.
 pub(super) fn unknown_method(path: &str) -> Status {
     let text = format!("{path}: there is no such method; server reflection lists those there are");

@@ -78,7 +78,7 @@ fn joined((component, metric): &(Arc<str>, Arc<str>)) -> String {
     format!("{component}/{metric}")
 }
 
-fn to_finding(finding: Finding) -> v1::Finding {
+pub(super) fn to_finding(finding: Finding) -> v1::Finding {
     use v1::finding::Direction as To;
     let next = next(&finding);
     let ratio = finding.ratio();

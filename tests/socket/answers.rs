@@ -13,6 +13,7 @@ on_both!(
     what_was_noted_is_told_with_the_range_that_it_is_in,
     a_summary_finds_what_was_planted_and_says_what_to_ask_next,
     two_ranges_are_compared,
+    changes_are_told_and_go_on_where_they_were_left,
 );
 
 fn of_component(name: &str) -> v1::Selector {
@@ -296,5 +297,53 @@ async fn a_rule_that_fires_makes_the_verdict_and_a_wrong_file_is_told() {
     });
     let error = error.await;
     assert!(error.contains("rules.toml") && error.contains("speed"), "{error}");
+    server.stop().await.unwrap();
+}
+
+async fn changes_are_told_and_go_on_where_they_were_left(server: Server) {
+    let mut client = server.client().await;
+    let request = v1::WatchRequest {
+        selector: Some(of_component("shop")),
+        interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        ..Default::default()
+    };
+    let (mut told, mut sent, mut token, mut end) = (0.0, 0.0, String::new(), None);
+    // Three times somebody looks at some changes and goes away.
+    for turn in 0..3 {
+        let request = v1::WatchRequest { resume_token: token.clone(), ..request.clone() };
+        let mut changes = client.query.watch(request).await.unwrap().into_inner();
+        for _ in 0..2 {
+            client
+                .record(vec![increment("shop", "orders", 1.0), increment("mail", "sent", 1.0)])
+                .await;
+            sent += 1.0;
+            let change = changes.message().await.unwrap().expect("it goes on");
+            assert!(end.is_none() || change.start == end, "no gap and no repeat");
+            end = change.end;
+            told += change.groups.iter().filter_map(|group| group.functions[0].range).sum::<f64>();
+            assert!(change.groups.iter().all(|group| group.component == "shop"));
+            token = change.resume_token;
+        }
+        drop(changes);
+        if turn == 0 {
+            client.record(vec![increment("shop", "orders", 5.0)]).await;
+            sent += 5.0;
+        }
+    }
+    // What came last is told within some more.
+    let request = v1::WatchRequest { resume_token: token, ..request };
+    let mut changes = client.query.watch(request.clone()).await.unwrap().into_inner();
+    while told < sent {
+        let change = changes.message().await.unwrap().expect("it goes on");
+        told += change.groups.iter().filter_map(|group| group.functions[0].range).sum::<f64>();
+    }
+    assert_eq!(told, sent);
+    let other = v1::WatchRequest { rules: true, ..request };
+    let refused = client.query.watch(other).await.unwrap_err();
+    assert!(refused.message().starts_with("resume_token: "), "{refused:?}");
+    server.tell();
+    while let Ok(change) = changes.message().await {
+        assert!(change.is_some(), "a stop is no end of what there is to see");
+    }
     server.stop().await.unwrap();
 }

@@ -1,0 +1,89 @@
+//! Watch as a stream: a change is made when there is room for it, so a slow client gets fewer and longer
+//! ones, and nothing waits for it.
+
+use super::answers::{functions, grouping, selector, to_group};
+use super::call::Deadline;
+use super::convert::to_timestamp;
+use super::page::Token;
+use super::proto::v1;
+use super::summary::{to_finding, to_rule};
+use crate::engine::{Change, Error, Watch, Watching};
+use model::Timestamp;
+use prost::Message;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+/// What to watch, and what its tokens are bound to.
+pub(super) fn watch(mut request: v1::WatchRequest) -> Result<(Watch, Token), Error> {
+    let token = std::mem::take(&mut request.resume_token);
+    let tokens = Token::new(request.encode_to_vec());
+    let from = tokens.read(&token).map_err(|_| Error::Invalid {
+        field: "resume_token",
+        message:
+            "does not go on with this request; send that of its last change with the rest as it \
+                  was, or none to begin now"
+                .to_owned(),
+    })?;
+    let interval = request.interval.map(|interval| {
+        Duration::try_from(interval).map_err(|_| Error::Invalid {
+            field: "interval",
+            message: "is negative; it must be from 1s to 1h".to_owned(),
+        })
+    });
+    let watch = Watch {
+        selector: selector(request.selector)?,
+        interval: interval.transpose()?,
+        functions: functions(&request.functions)?,
+        grouping: grouping(request.group_by),
+        max_series: Some(request.max_series),
+        from: from.and_then(|ms| ms.parse().ok()).map(Timestamp::from_ms),
+        with_rules: request.rules,
+        with_findings: request.findings,
+    };
+    Ok((watch, tokens))
+}
+
+/// Where changes go.
+type Answers = mpsc::Sender<Result<v1::WatchResponse, Status>>;
+
+/// Tells changes until the client is gone, the call's own time is up, or the service stops.
+pub(super) async fn tell(
+    mut watching: Watching,
+    tokens: Token,
+    turn: OwnedSemaphorePermit,
+    answers: Answers,
+    stop: CancellationToken,
+    deadline: Option<Instant>,
+) {
+    let telling = async {
+        // Room first: what comes meanwhile is in the change that is made then.
+        while let Ok(room) = answers.reserve().await {
+            room.send(Ok(to_change(watching.next().await?, &tokens)));
+        }
+        Ok(())
+    };
+    let result: Result<(), Error> = tokio::select! {
+        result = telling => result,
+        () = answers.closed() => return,
+        () = stop.cancelled() => Err(Error::Stopping),
+        () = Deadline::passed(deadline) => Err(Error::Deadline),
+    };
+    drop(turn);
+    if let Err(error) = result {
+        drop(answers.send(Err(error.into())).await);
+    }
+}
+
+fn to_change(change: Change, tokens: &Token) -> v1::WatchResponse {
+    v1::WatchResponse {
+        start: Some(to_timestamp(change.range.start)),
+        end: Some(to_timestamp(change.range.end)),
+        groups: change.groups.into_iter().map(to_group).collect(),
+        omitted: change.omitted,
+        rules: change.rules.iter().map(to_rule).collect(),
+        findings: change.findings.into_iter().map(to_finding).collect(),
+        resume_token: tokens.write(&change.range.end.as_ms().to_string()),
+    }
+}
