@@ -7,7 +7,7 @@ use super::groups::Members;
 use super::round::{common, round_step, round_up};
 use super::{Engine, Error};
 use crate::state::{PendingFold, Selected};
-use crate::storage::{self, Gap, Groups, Parts, Scan, Scanned};
+use crate::storage::{self, Gap, Groups, Parts, Scan, Scanned, Steps, Sums};
 use model::{Annotation, Fold, Range, SeriesId, Timestamp, Width, parse_time};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -234,6 +234,19 @@ impl Reading {
         &mut self,
         part: Part<'_>,
     ) -> Result<Vec<Vec<(Timestamp, Fold)>>, Error> {
+        let parts = part.parts;
+        let folds = self.scan(part).await?.into_folds();
+        for (time, fold) in folds.iter().flatten() {
+            let place = self.place(*time);
+            self.present[place] = true;
+            if parts == Parts::All {
+                note_error(&mut self.sketch_relative_error, fold);
+            }
+        }
+        Ok(folds)
+    }
+
+    async fn scan(&mut self, part: Part<'_>) -> Result<Steps, Error> {
         let Part { selected, bounds, groups, parts } = part;
         let series: Arc<[SeriesId]> = selected.iter().map(|selected| selected.series.id).collect();
         for _ in 0..MAX_FITS {
@@ -255,7 +268,7 @@ impl Reading {
             let coarser = match self.engine.storage.scan(scan).await {
                 Ok(scanned) if self.step.is_multiple_of(pending_width) => {
                     self.has_begun = true;
-                    return Ok(self.merge(scanned, pending, pending_width, parts));
+                    return Ok(self.merge(scanned, pending, pending_width));
                 }
                 Ok(scanned) => scanned.tier,
                 Err(storage::Error::Coarser(tier)) => Some(tier),
@@ -277,15 +290,20 @@ impl Reading {
         bounds: (SeriesId, SeriesId),
         parts: Parts,
     ) -> Result<Vec<Vec<(Timestamp, Fold)>>, Error> {
-        let numbered = groups.zip(0u32..);
-        let mut series: Vec<(&Selected, u32)> = numbered
-            .flat_map(|(members, number)| members.series.iter().map(move |one| (one, number)))
-            .collect();
-        series.sort_unstable_by_key(|(selected, _)| selected.series.id);
-        let selected: Vec<Selected> =
-            series.iter().map(|(selected, _)| (*selected).clone()).collect();
-        let numbers: Arc<[u32]> = series.iter().map(|(_, number)| *number).collect();
-        self.read(Part { selected: &selected, bounds, groups: Groups::By(numbers), parts }).await
+        let (selected, groups) = members(groups);
+        self.read(Part { selected: &selected, bounds, groups, parts }).await
+    }
+
+    /// Reads, for each group, the sums of its steps.
+    pub(super) async fn sums<'a>(
+        &mut self,
+        groups: impl Iterator<Item = &'a Members>,
+        bounds: (SeriesId, SeriesId),
+    ) -> Result<Sums, Error> {
+        let (selected, groups) = members(groups);
+        let part = Part { selected: &selected, bounds, groups, parts: Parts::Sums };
+        let sums = self.scan(part).await?.into_sums();
+        Ok(sums.expect("sums were asked for"))
     }
 
     fn merge(
@@ -293,8 +311,7 @@ impl Reading {
         mut scanned: Scanned,
         pending: Vec<PendingFold>,
         pending_width: Width,
-        parts: Parts,
-    ) -> Vec<Vec<(Timestamp, Fold)>> {
+    ) -> Steps {
         for copy in pending.into_iter().filter(|copy| copy.seq > scanned.flush_seq) {
             scanned.steps.add(copy.row.series, copy.row.start, copy.row.fold);
         }
@@ -306,15 +323,7 @@ impl Reading {
             }
         }
         self.gaps.sort_by_key(|gap| gap.range.start);
-        let folds = scanned.steps.into_folds();
-        for (time, fold) in folds.iter().flatten() {
-            let place = self.place(*time);
-            self.present[place] = true;
-            if parts == Parts::All {
-                note_error(&mut self.sketch_relative_error, fold);
-            }
-        }
-        folds
+        scanned.steps
     }
 
     /// Takes into account that percentiles are made of this fold, too.
@@ -383,4 +392,15 @@ fn note_error(error: &mut f64, fold: &Fold) {
     if let Fold::Rolling(fold) = fold {
         *error = error.max(fold.relative_error());
     }
+}
+
+/// The series of all groups in the order of ids, and which group each is of.
+fn members<'a>(groups: impl Iterator<Item = &'a Members>) -> (Vec<Selected>, Groups) {
+    let mut series: Vec<(&Selected, u32)> = groups
+        .zip(0u32..)
+        .flat_map(|(members, number)| members.series.iter().map(move |one| (one, number)))
+        .collect();
+    series.sort_unstable_by_key(|(selected, _)| selected.series.id);
+    let selected = series.iter().map(|(selected, _)| (*selected).clone()).collect();
+    (selected, Groups::By(series.iter().map(|(_, number)| *number).collect()))
 }

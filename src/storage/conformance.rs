@@ -4,7 +4,9 @@
 
 pub(super) mod history;
 
-use super::{Commit, Deleted, Deletion, Error, Flush, Groups, More, Parts, Policy, Scan, Storage};
+use super::{
+    Cell, Commit, Deleted, Deletion, Error, Flush, Groups, More, Parts, Policy, Scan, Storage,
+};
 use async_trait::async_trait;
 use model::{Annotation, Fate, MAX_ANNOTATIONS, Mark, Series, SeriesId, Timestamp, Width};
 use model::{
@@ -147,7 +149,8 @@ pub(super) async fn check_groups(
     let groups = Groups::By(kinds.values().copied().collect());
     let series = kinds.into_keys().collect();
     let grouped = Scan { groups, parts: Parts::NoSketches, ..scan(&series, range, step) };
-    let scanned = storage.scan(grouped).await.unwrap();
+    let scanned = storage.scan(grouped.clone()).await.unwrap();
+    check_sums(storage, grouped, &expected).await;
     // Which is the last of those of one moment is not said.
     let said = |fold: &Fold| match fold {
         Fold::Counter(fold) => (0, fold.sum, 0.0, 0.0),
@@ -160,6 +163,27 @@ pub(super) async fn check_groups(
     let found: BTreeMap<_, _> = found.collect();
     let expected = expected.iter().map(|(key, fold)| (*key, said(fold)));
     assert_eq!(found, expected.collect::<BTreeMap<_, _>>());
+}
+
+/// The sums of groups are those of their folds.
+async fn check_sums(storage: &dyn Storage, grouped: Scan, expected: &BTreeMap<(u32, i64), Fold>) {
+    let step = grouped.step.as_ms();
+    let scanned = storage.scan(Scan { parts: Parts::Sums, ..grouped }).await.unwrap();
+    let sums = scanned.steps.into_sums().unwrap();
+    let mut found = BTreeMap::new();
+    for (group, cells) in (0..).zip(sums.groups()) {
+        for (place, cell) in (0..).zip(cells).filter(|(_, cell)| cell.count > 0.0) {
+            found.insert((group, (sums.first().as_ms() + place * step) / 1000), *cell);
+        }
+    }
+    assert_eq!(found.len(), expected.len());
+    for (key, fold) in expected {
+        let mut cell = Cell::default();
+        cell.add(fold);
+        assert_eq!(found[key].sum, cell.sum, "{key:?}");
+        // Of counters it is only said that there is something.
+        assert!(matches!(fold, Fold::Counter(_)) || found[key].count == cell.count, "{key:?}");
+    }
 }
 
 const ALWAYS: Range = Range::new(Timestamp::from_ms(-1 << 50), Timestamp::from_ms(1 << 50));

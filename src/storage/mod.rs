@@ -14,7 +14,7 @@ pub mod sqlite;
 mod steps;
 
 pub use policy::Policy;
-pub use steps::{Groups, Steps};
+pub use steps::{Cell, Groups, Steps, Sums};
 
 use async_trait::async_trait;
 use model::{
@@ -175,6 +175,8 @@ pub enum Parts {
     All,
     /// All but the sketches, which are the largest.
     NoSketches,
+    /// Sums and counts alone: [`Steps::into_sums`].
+    Sums,
 }
 
 /// What to read.

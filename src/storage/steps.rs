@@ -24,6 +24,59 @@ pub enum Groups {
     By(Arc<[u32]>),
 }
 
+/// What is in a step, in short.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cell {
+    /// The sum of increments, or of observations.
+    pub sum: f64,
+    /// How many observations; of a counter, folds. 0: nothing is in the step.
+    pub count: f64,
+}
+
+impl Cell {
+    /// Takes in a fold.
+    pub fn add(&mut self, fold: &Fold) {
+        let (sum, count) = match fold {
+            Fold::Counter(fold) => (fold.sum, 1.0),
+            Fold::Rolling(fold) => (fold.sum(), fold.count() as f64),
+        };
+        (self.sum, self.count) = (self.sum + sum, self.count + count);
+    }
+}
+
+/// Per series or group, a cell for each step of the range.
+#[derive(Debug)]
+pub struct Sums {
+    first: Timestamp,
+    width: Width,
+    steps: usize,
+    cells: Vec<Cell>,
+}
+
+impl Sums {
+    /// The start of the first step.
+    pub fn first(&self) -> Timestamp {
+        self.first
+    }
+
+    /// The cells of each series or group, in the order of time.
+    pub fn groups(&self) -> impl Iterator<Item = &[Cell]> {
+        self.cells.chunks_exact(self.steps.max(1))
+    }
+
+    fn cell(&mut self, group: usize, step: Timestamp) -> &mut Cell {
+        let place = (step.as_ms() - self.first.as_ms()) / self.width.as_ms();
+        &mut self.cells[group * self.steps + place as usize]
+    }
+}
+
+/// What is collected: folds, or sums alone.
+#[derive(Debug)]
+enum Kept {
+    Folds(Vec<Stepped>),
+    Sums(Sums),
+}
+
 /// Per series or group, the folds of its steps.
 #[derive(Debug)]
 pub struct Steps {
@@ -31,7 +84,7 @@ pub struct Steps {
     parts: Parts,
     series: Arc<[SeriesId]>,
     groups: Groups,
-    folds: Vec<Stepped>,
+    kept: Kept,
     /// How many steps room is made for when there is one.
     room: usize,
     /// Where the series before was found: rows come in the order of series.
@@ -50,12 +103,23 @@ impl Steps {
                 groups.iter().max().map_or(0, |most| *most as usize + 1)
             }
         };
+        let kept = if scan.parts == Parts::Sums {
+            let steps = scan.step.buckets_in(scan.range) as usize;
+            Kept::Sums(Sums {
+                first: scan.step.truncate(scan.range.start),
+                width: scan.step,
+                steps,
+                cells: vec![Cell::default(); groups * steps],
+            })
+        } else {
+            Kept::Folds(vec![Vec::new(); groups])
+        };
         Self {
             width: scan.step,
             parts: scan.parts,
             series,
             groups: scan.groups.clone(),
-            folds: vec![Vec::new(); groups],
+            kept,
             room: scan.step.buckets_in(scan.range).min(MAX_ROOM) as usize,
             recent: 0,
         }
@@ -84,10 +148,13 @@ impl Steps {
     }
 
     fn put(&mut self, group: usize, step: Timestamp, fold: Fold) {
-        let folds = &mut self.folds[group];
+        let folds = match &mut self.kept {
+            Kept::Folds(folds) => &mut folds[group],
+            Kept::Sums(sums) => return sums.cell(group, step).add(&fold),
+        };
         let merge = |merged: &mut Fold| match self.parts {
             Parts::All => merged.merge(&fold),
-            Parts::NoSketches => merged.merge_without_sketch(&fold),
+            Parts::NoSketches | Parts::Sums => merged.merge_without_sketch(&fold),
         };
         match folds.last_mut() {
             Some((last, merged)) if *last == step => merge(merged),
@@ -117,7 +184,16 @@ impl Steps {
                 let step = self.width.bucket(starts[from]);
                 let in_step = starts[from..end].iter().take_while(|start| **start < step.end);
                 let to = from + in_step.count().max(1);
-                self.put(group, step.start, singles.fold(from..to, self.parts));
+                match &mut self.kept {
+                    Kept::Folds(_) => {
+                        self.put(group, step.start, singles.fold(from..to, self.parts));
+                    }
+                    Kept::Sums(sums) => {
+                        let cell = sums.cell(group, step.start);
+                        cell.sum += singles.values(from..to).iter().sum::<f64>();
+                        cell.count += (to - from) as f64;
+                    }
+                }
                 from = to;
             }
         }
@@ -128,7 +204,7 @@ impl Steps {
         match (rows, self.parts) {
             (Rows::Counter(rows), _) => self.add_merged(rows, range, Counter::merge),
             (Rows::Rolling(rows), Parts::All) => self.add_merged(rows, range, Rolling::merge),
-            (Rows::Rolling(rows), Parts::NoSketches) => {
+            (Rows::Rolling(rows), Parts::NoSketches | Parts::Sums) => {
                 self.add_merged(rows, range, Rolling::merge_without_sketch);
             }
         }
@@ -158,8 +234,19 @@ impl Steps {
         self.add(merged.series, step.start, merged.fold.into());
     }
 
-    /// The steps of each series of the scan in its order, or of each group.
+    /// The steps of each series of the scan in its order, or of each group. None where sums were asked for.
     pub fn into_folds(self) -> Vec<Stepped> {
-        self.folds
+        match self.kept {
+            Kept::Folds(folds) => folds,
+            Kept::Sums(_) => Vec::new(),
+        }
+    }
+
+    /// The sums of each series of the scan in its order, or of each group; if they were asked for.
+    pub fn into_sums(self) -> Option<Sums> {
+        match self.kept {
+            Kept::Folds(_) => None,
+            Kept::Sums(sums) => Some(sums),
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::super::reading::{Bounds, Coverage, Reading, Span};
 use super::super::{Engine, Error, Function};
 use super::robust::Usual;
 use super::{Statistic, Traced, Traces, Windows};
-use crate::storage::Parts;
+use crate::storage::{Cell, Parts};
 use model::{Fold, Merge, Range, Selector};
 use std::sync::Arc;
 use std::time::Instant;
@@ -141,15 +141,16 @@ impl Traces {
     async fn compared(&self, k: usize) -> Result<Comparison, Error> {
         let (mut all, mut new, mut vanished) = (Vec::new(), Vec::new(), Vec::new());
         for traced in &self.groups {
-            let list = match (&traced.before, &traced.whole) {
-                (Some(_), Some(_)) => &mut all,
-                (None, Some(_)) => &mut new,
-                (Some(_), None) => &mut vanished,
-                (None, None) => continue,
+            let (was, is) = (traced.before.count > 0.0, traced.whole.count > 0.0);
+            let list = match (was, is) {
+                (true, true) => &mut all,
+                (false, true) => &mut new,
+                (true, false) => &mut vanished,
+                (false, false) => continue,
             };
             for statistic in traced.trace.statistics() {
                 list.push((traced, self.difference(traced, *statistic)));
-                if traced.before.is_none() || traced.whole.is_none() {
+                if !(was && is) {
                     break;
                 }
             }
@@ -205,9 +206,9 @@ impl Traces {
             if spread > 0.0 { distance / spread } else { 0.0 }
         });
         let windows = &self.steps.windows;
-        let level = |fold: &Option<Fold>, window: Range| {
+        let level = |cell: Cell, window: Range| {
             let seconds = window.end.min(windows.now).since(window.start).as_secs_f64();
-            fold.as_ref().and_then(|fold| function.of(fold, seconds))
+            statistic.of(traced.trace.kind, cell, seconds)
         };
         let (baseline, all) = (self.steps.baseline, self.steps.count());
         Difference {
@@ -216,8 +217,8 @@ impl Traces {
             series: traced.members.series.len() as u64,
             function,
             // Those of percentiles are filled in for what is shown.
-            before: level(&traced.before, windows.baseline),
-            after: level(&traced.whole, windows.range),
+            before: level(traced.before, windows.baseline),
+            after: level(traced.whole, windows.range),
             effect,
             buckets: (
                 traced.trace.present(0..baseline) as u64,

@@ -17,7 +17,7 @@ pub use trace::Statistic;
 use super::groups::Members;
 use super::reading::{Bounds, Coverage, Reading};
 use super::{Engine, Error};
-use crate::storage::Parts;
+use crate::storage::{Cell, Parts};
 use model::{Fold, Range, SeriesId, Timestamp, Width};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -129,10 +129,10 @@ impl Steps {
 pub(in crate::engine) struct Traced {
     pub(in crate::engine) members: Members,
     pub(in crate::engine) trace: Trace,
-    /// All of the range, also what is not in a complete step; without sketches.
-    pub(in crate::engine) whole: Option<Fold>,
+    /// All of the range, also what is not in a complete step.
+    pub(in crate::engine) whole: Cell,
     /// All of the baseline.
-    pub(in crate::engine) before: Option<Fold>,
+    pub(in crate::engine) before: Cell,
 }
 
 /// Groups and what they did.
@@ -184,8 +184,8 @@ impl Traces {
         let traced = |members: &Members| Traced {
             members: members.clone(),
             trace: Trace::new(members.key.kind, steps.count(), steps.known_since(engine, members)),
-            whole: None,
-            before: None,
+            whole: Cell::default(),
+            before: Cell::default(),
         };
         let mut groups: Vec<Traced> = groups.iter().map(traced).collect();
         let (mut covered, mut gaps) = (None, Vec::new());
@@ -297,13 +297,12 @@ impl Whole<'_> {
         let mut reading = Reading::new((*engine).clone(), (*span, now), bounds, *deadline)?;
         let size = (PART_STEPS / steps.count().max(1)).max(1);
         for part in groups.chunks_mut(size) {
-            let members = part.iter().map(|one| &one.members);
-            let read = reading.groups(members, *ids, Parts::NoSketches).await?;
+            let sums = reading.sums(part.iter().map(|one| &one.members), *ids).await?;
             if reading.step != steps.step {
                 break;
             }
-            for (traced, folds) in part.iter_mut().zip(read) {
-                traced.take_in(&folds, steps);
+            for (traced, cells) in part.iter_mut().zip(sums.groups()) {
+                traced.take_in(sums.first(), cells, steps);
             }
         }
         let is_fit = reading.step == steps.step;
@@ -312,22 +311,21 @@ impl Whole<'_> {
 }
 
 impl Traced {
-    fn take_in(&mut self, folds: &[(Timestamp, Fold)], steps: &Steps) {
-        for (time, fold) in folds {
-            if let Some(step) = steps.number(*time) {
-                self.trace.set(step, fold);
+    fn take_in(&mut self, first: Timestamp, cells: &[Cell], steps: &Steps) {
+        let times = (0..).map(|n| Timestamp::from_ms(first.as_ms() + n * steps.step.as_ms()));
+        for (time, cell) in times.zip(cells).filter(|(_, cell)| cell.count > 0.0) {
+            if let Some(step) = steps.number(time) {
+                self.trace.set(step, *cell);
             }
-            let whole = if steps.windows.range.contains(*time) {
+            let whole = if steps.windows.range.contains(time) {
                 &mut self.whole
-            } else if steps.windows.baseline.contains(*time) {
+            } else if steps.windows.baseline.contains(time) {
                 &mut self.before
             } else {
                 continue;
             };
-            match whole {
-                Some(whole) => whole.merge_without_sketch(fold),
-                None => *whole = Some(fold.clone()),
-            }
+            whole.sum += cell.sum;
+            whole.count += cell.count;
         }
     }
 }

@@ -5,6 +5,7 @@
 //! one in which it sent nothing at all is unknown.
 
 use super::detect::Values;
+use crate::storage::Cell;
 use model::{Fold, Kind};
 
 /// Observations of a step from which its p99 is one of them and not the largest.
@@ -21,6 +22,22 @@ pub enum Statistic {
     P99,
 }
 
+impl Statistic {
+    /// That of what came within so many seconds, as far as sums tell it; none without anything.
+    pub(in crate::engine) fn of(self, kind: Kind, cell: Cell, seconds: f64) -> Option<f64> {
+        let amount = match kind {
+            Kind::Counter => cell.sum,
+            Kind::Rolling => cell.count,
+        };
+        match self {
+            _ if cell.count == 0.0 => None,
+            Self::Rate => (seconds > 0.0).then(|| amount / seconds),
+            Self::Avg => Some(cell.sum / cell.count),
+            Self::P99 => None,
+        }
+    }
+}
+
 /// The steps of a group.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Trace {
@@ -29,7 +46,7 @@ pub(in crate::engine) struct Trace {
     since: usize,
     /// Increments, or observations added up.
     pub(in crate::engine) sums: Vec<f64>,
-    /// How many observations; of a counter 1 where there is a fold. 0: nothing.
+    /// How many observations; of a counter, folds. 0: nothing.
     pub(in crate::engine) counts: Vec<f64>,
     /// The 99th percentiles, where they are known.
     pub(in crate::engine) p99: Vec<Option<f64>>,
@@ -42,11 +59,8 @@ impl Trace {
     }
 
     /// Takes in what a step has.
-    pub(in crate::engine) fn set(&mut self, step: usize, fold: &Fold) {
-        (self.sums[step], self.counts[step]) = match fold {
-            Fold::Counter(fold) => (fold.sum, 1.0),
-            Fold::Rolling(fold) => (fold.sum(), fold.count() as f64),
-        };
+    pub(in crate::engine) fn set(&mut self, step: usize, cell: Cell) {
+        (self.sums[step], self.counts[step]) = (cell.sum, cell.count);
     }
 
     /// Takes in how the observations of a step are distributed.

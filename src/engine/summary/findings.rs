@@ -115,7 +115,7 @@ impl Traces {
                 verdicts.push((*statistic, verdict));
             }
             if verdicts.iter().all(|(_, verdict)| *verdict == Verdict::NoBaseline) {
-                unjudged += u64::from(traced.whole.is_some());
+                unjudged += u64::from(traced.whole.count > 0.0);
             }
             let worst = verdicts.into_iter().filter_map(|(statistic, verdict)| match verdict {
                 Verdict::Unusual(band, run) => Some(Candidate { traced, statistic, band, run }),

@@ -295,7 +295,7 @@ impl Engine {
             Health::Unhealthy
         } else if !findings.is_empty() || !silent.is_empty() {
             Health::Notable
-        } else if traces.groups.iter().all(|traced| traced.whole.is_none()) {
+        } else if traces.groups.iter().all(|traced| traced.whole.count == 0.0) {
             Health::NoData
         } else {
             Health::Healthy
@@ -322,7 +322,7 @@ impl Engine {
     fn changed(&self, traces: &Traces) -> (Vec<Named>, Vec<Named>) {
         let windows = &traces.steps.windows;
         // When all began in the range, nothing in it is news.
-        let has_before = traces.groups.iter().any(|traced| traced.before.is_some());
+        let has_before = traces.groups.iter().any(|traced| traced.before.count > 0.0);
         let (mut new, mut vanished) = (Vec::new(), Vec::new());
         for traced in traces.groups.iter().filter(|_| has_before) {
             let first = || self.first_seen(&traced.members.series);
@@ -330,9 +330,9 @@ impl Engine {
             let name = || {
                 (key.component.clone().unwrap_or_default(), key.metric.clone().unwrap_or_default())
             };
-            match (&traced.before, &traced.whole) {
-                (None, Some(_)) if first() >= windows.range.start => new.push(name()),
-                (Some(_), None) => vanished.push(name()),
+            match (traced.before.count > 0.0, traced.whole.count > 0.0) {
+                (false, true) if first() >= windows.range.start => new.push(name()),
+                (true, false) => vanished.push(name()),
                 _ => {}
             }
         }

@@ -74,7 +74,7 @@ impl Traces {
         (max_components, max_metrics): (usize, usize),
     ) -> Result<(Vec<ComponentRow>, u64), Error> {
         let mut by_component: BTreeMap<&Arc<str>, Vec<&Traced>> = BTreeMap::new();
-        for traced in self.groups.iter().filter(|traced| traced.whole.is_some()) {
+        for traced in self.groups.iter().filter(|traced| traced.whole.count > 0.0) {
             let Some(component) = &traced.members.key.component else { continue };
             by_component.entry(component).or_default().push(traced);
         }
@@ -121,13 +121,14 @@ impl Traces {
                 traced.members.key.component.as_ref() == Some(&row.component)
             };
             while let Some((metric, _)) = figures.next_if(of_it) {
-                row.metrics.push(metric);
+                row.metrics.extend(metric);
             }
         }
         Ok((rows, omitted))
     }
 
-    async fn metrics(&self, metrics: &[&Traced]) -> Result<Vec<MetricRow>, Error> {
+    /// The rows of metrics; none of one of which nothing is left by now.
+    async fn metrics(&self, metrics: &[&Traced]) -> Result<Vec<Option<MetricRow>>, Error> {
         let range = self.steps.windows.range;
         let rolling = metrics.iter().filter(|traced| traced.trace.kind == Kind::Rolling);
         let rolling: Vec<_> = rolling.map(|traced| &traced.members).collect();
@@ -135,41 +136,19 @@ impl Traces {
         let seconds = range.end.min(self.steps.windows.now).since(range.start).as_secs_f64();
         let mut rows = Vec::with_capacity(metrics.len());
         for traced in metrics {
-            let sketched = match traced.trace.kind {
-                Kind::Rolling => sketched.next().flatten(),
-                Kind::Counter => None,
-            };
-            let numbers = match &traced.whole {
-                Some(Fold::Counter(fold)) => {
-                    let rate = if seconds > 0.0 { fold.sum / seconds } else { 0.0 };
-                    Numbers::Counter { total: fold.sum, rate }
+            let numbers = match traced.trace.kind {
+                Kind::Counter => {
+                    let rate = if seconds > 0.0 { traced.whole.sum / seconds } else { 0.0 };
+                    Some(Numbers::Counter { total: traced.whole.sum, rate })
                 }
-                Some(Fold::Rolling(fold)) => {
-                    let quantile = |q| match &sketched {
-                        Some(Fold::Rolling(fold)) => fold.quantile(q),
-                        Some(Fold::Counter(_)) | None => None,
-                    };
-                    let quantiles = [quantile(0.5), quantile(0.95), quantile(0.99)];
-                    Numbers::Rolling {
-                        count: fold.count(),
-                        min: fold.min(),
-                        avg: fold.mean(),
-                        max: fold.max(),
-                        last: fold.last(),
-                        quantiles: match quantiles {
-                            [Some(p50), Some(p95), Some(p99)] => Some([p50, p95, p99]),
-                            _ => None,
-                        },
-                    }
-                }
-                None => continue,
+                Kind::Rolling => sketched.next().flatten().as_ref().and_then(figures),
             };
-            rows.push(MetricRow {
+            rows.push(numbers.map(|numbers| MetricRow {
                 name: traced.members.key.metric.clone().unwrap_or_default(),
                 unit: traced.members.unit().to_owned(),
                 series: traced.members.series.len() as u64,
                 numbers,
-            });
+            }));
         }
         Ok(rows)
     }
@@ -192,7 +171,9 @@ impl Traces {
                 })
         };
         let mut moved: Vec<(f64, &Traced, Difference)> = Vec::new();
-        for traced in self.groups.iter().filter(|one| one.before.is_some() && one.whole.is_some()) {
+        for traced in
+            self.groups.iter().filter(|one| one.before.count > 0.0 && one.whole.count > 0.0)
+        {
             let statistic = match traced.trace.kind {
                 Kind::Counter => Statistic::Rate,
                 Kind::Rolling => Statistic::Avg,
@@ -209,4 +190,20 @@ impl Traces {
         };
         (most(1.0), most(-1.0))
     }
+}
+
+fn figures(fold: &Fold) -> Option<Numbers> {
+    let Fold::Rolling(fold) = fold else { return None };
+    let quantiles = [fold.quantile(0.5), fold.quantile(0.95), fold.quantile(0.99)];
+    Some(Numbers::Rolling {
+        count: fold.count(),
+        min: fold.min(),
+        avg: fold.mean(),
+        max: fold.max(),
+        last: fold.last(),
+        quantiles: match quantiles {
+            [Some(p50), Some(p95), Some(p99)] => Some([p50, p95, p99]),
+            _ => None,
+        },
+    })
 }

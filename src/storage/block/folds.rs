@@ -172,7 +172,7 @@ impl Columns for Rolling {
         let sums = read_floats(own(&sum_is), pco, reader)?;
         let sketches = match parts {
             Parts::All => read_sketches(&minima, &maxima, pco, reader)?,
-            Parts::NoSketches => Vec::new(),
+            Parts::NoSketches | Parts::Sums => Vec::new(),
         };
         let (mut lasts, mut sums) = (lasts.into_iter(), sums.into_iter());
         let mut sketches = sketches.into_iter();

@@ -258,6 +258,11 @@ impl Singles {
         alone.into_iter().chain(shared)
     }
 
+    /// The numbers of rows.
+    pub fn values(&self, rows: Place) -> &[f64] {
+        &self.values[rows]
+    }
+
     /// The fold of rows of one series, which are not none.
     pub fn fold(&self, rows: Place, parts: Parts) -> Fold {
         let last = rows.end - 1;
@@ -269,7 +274,7 @@ impl Singles {
                 let time = Timestamp::from_ms(time);
                 match parts {
                     Parts::All => Rolling::of(values, time).into(),
-                    Parts::NoSketches => Rolling::of_numbers(values, time).into(),
+                    Parts::NoSketches | Parts::Sums => Rolling::of_numbers(values, time).into(),
                 }
             }
         }
