@@ -1,4 +1,4 @@
-//! The command line: flags in, exit code out. `healthd` serves, `healthd sql` asks. 0 after a clean stop, 1 after a failure, 2 for a wrong
+//! The command line: flags in, exit code out. `healthd` serves; `healthd summary`, `query`, `export` and `sql` ask. 0 after a clean stop, 1 after a failure, 2 for a wrong
 //! flag, 130 when a second signal cut the stop short.
 
 use clap::Parser;
@@ -15,9 +15,8 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let mut words = std::env::args_os();
-    if words.nth(1).is_some_and(|word| word == "sql") {
-        let words = std::iter::once("healthd sql".into()).chain(words);
+    let words: Vec<_> = std::env::args_os().collect();
+    if console::Command::is_meant(&words) {
         return ask(console::Command::parse_from(words));
     }
     let (config, warnings) = match Config::read(std::env::args_os(), std::env::vars_os()) {

@@ -16,13 +16,14 @@ mod linger;
 mod page;
 pub mod proto;
 
-pub use ask::ask_sql;
+pub use ask::{Interrupted, Peer, to_json};
 pub use wire::{Malformed, Reading};
 mod query;
 mod status;
 mod summary;
 mod watch;
 mod wire;
+pub mod words;
 
 use crate::engine::Engine;
 use linger::Lingering;

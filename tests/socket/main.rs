@@ -8,6 +8,7 @@
 mod answers;
 mod bad_input;
 mod clients;
+mod commands;
 mod damage;
 mod defects;
 mod delete;

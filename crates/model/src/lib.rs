@@ -13,6 +13,7 @@ mod retention;
 mod selector;
 mod series;
 mod session;
+mod short;
 mod sketch;
 mod text;
 mod time;
@@ -29,6 +30,7 @@ pub use retention::{Retention, RetentionError, SpanError, Tier, format_span, par
 pub use selector::{Fits, Matcher, Selector};
 pub use series::{ComponentId, Kind, Metric, Series, SeriesId, SeriesKey};
 pub use session::{Fate, Mark};
+pub use short::short;
 pub use sketch::{Bin, MAX_BINS, MAX_COARSENESS, Sketch, SketchError, bin_of, relative_error};
 pub use text::{MAX_DESCRIPTION_BYTES, MAX_UNIT_BYTES, TextError, check_text};
 pub use time::{Range, Timestamp, Width, WidthError};

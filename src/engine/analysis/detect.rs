@@ -103,8 +103,10 @@ impl Values {
             above = above.max((chance + A_FEW) * event);
         }
         let least = thresholds.min_change * usual.centre.abs();
+        let low = usual.centre - below.max(least);
         Some(Band {
-            low: usual.centre - below.max(least),
+            // What never was below 0 is not expected there.
+            low: if baseline().all(|value| value >= 0.0) { low.max(0.0) } else { low },
             high: usual.centre + above.max(least),
             centre: usual.centre,
             buckets: usual.count,

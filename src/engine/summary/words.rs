@@ -6,7 +6,7 @@ use super::super::analysis::{Band, Run, Steps};
 use super::super::groups::Key;
 use super::super::{Function, Ruled};
 use super::{ComponentRow, Direction, Finding, Health, Silence, Silent};
-use model::format_span;
+use model::{format_span, short};
 use std::time::Duration;
 
 /// Parts of names, and how much more what bears one matters when it rises.
@@ -27,31 +27,6 @@ pub(super) fn importance(key: &Key, function: Function, direction: Direction) ->
     }
     let weight = WEIGHTS.iter().find(|(parts, _)| parts.iter().any(|part| name.contains(part)));
     weight.map_or(1.0, |(_, weight)| *weight)
-}
-
-/// A number with four digits, at most.
-pub(super) fn short(number: f64) -> String {
-    let magnitude = number.abs();
-    let (scaled, suffix) = match magnitude {
-        1e15.. => return format!("{number:.3e}"),
-        1e12.. => (number / 1e12, "T"),
-        1e9.. => (number / 1e9, "G"),
-        1e6.. => (number / 1e6, "M"),
-        1e4.. => (number / 1e3, "k"),
-        _ => (number, ""),
-    };
-    let text = match scaled.abs() {
-        100.0.. => format!("{scaled:.0}"),
-        10.0.. => format!("{scaled:.1}"),
-        1.0.. => format!("{scaled:.2}"),
-        0.001.. => format!("{scaled:.4}"),
-        0.0 => "0".to_owned(),
-        _ => format!("{scaled:.2e}"),
-    };
-    if text.contains('.') && !text.contains('e') {
-        return format!("{}{suffix}", text.trim_end_matches('0').trim_end_matches('.'));
-    }
-    text + suffix
 }
 
 /// A span in its largest whole unit, cut.
@@ -184,26 +159,6 @@ pub(super) fn quiet(components: &[ComponentRow]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_short_and_none_is_another() {
-        for (number, text) in [
-            (0.0, "0"),
-            (1.0, "1"),
-            (-2.5, "-2.5"),
-            (12.34, "12.3"),
-            (999.6, "1000"),
-            (1234.0, "1234"),
-            (12_345.0, "12.3k"),
-            (5e6, "5M"),
-            (2.7e11, "270G"),
-            (0.0123, "0.0123"),
-            (0.000_012, "1.20e-5"),
-            (7e18, "7.000e18"),
-        ] {
-            assert_eq!(short(number), text);
-        }
-    }
 
     #[test]
     fn spans_are_told_in_their_largest_unit() {

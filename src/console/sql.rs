@@ -2,10 +2,11 @@
 //!
 //! It only reads. A file that a service has open may be read beside it: what is committed is seen.
 
-use crate::engine::{Sql, sql_error};
-use crate::serve;
+use super::Server;
+use crate::engine::{self, sql_error};
+use crate::serve::Peer;
 use crate::storage::{Error, SqlAnswer, SqlValue, sqlite};
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Parser;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -19,8 +20,7 @@ use std::time::{Duration, Instant};
 /// is a counter's increase, a rolling metric's mean. A bucket may have several rows for a while: add up
 /// increases, and average with sum(sum) / sum(count).
 #[derive(Clone, Debug, Parser)]
-#[command(name = "healthd sql", bin_name = "healthd sql", version)]
-pub struct Command {
+pub struct Sql {
     /// The statement, such as: select name, sum(value) from metrics group by name
     query: String,
 
@@ -52,9 +52,9 @@ struct Table {
     rows: Vec<Vec<Value>>,
 }
 
-impl Command {
+impl Sql {
     /// Runs the statement and prints what it gives.
-    pub fn run(self, out: &mut impl Write) -> anyhow::Result<()> {
+    pub(super) fn run(self, out: &mut impl Write) -> anyhow::Result<()> {
         let (json, max_rows) = (self.json, self.max_rows);
         let answer = match &self.server {
             Some(url) => self.ask_server(url)?,
@@ -63,11 +63,10 @@ impl Command {
         let SqlAnswer { columns, rows, truncated, warnings } = answer;
         let rows = rows.into_iter().map(|row| row.into_iter().map(to_json).collect()).collect();
         let table = Table { columns, rows };
-        let printed = if json { table.print_json(out) } else { table.print(out) };
-        match printed {
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-            printed => printed?,
+        if json {
+            table.print_json(out)?;
+        } else {
+            table.print(out)?;
         }
         for warning in warnings {
             writeln!(std::io::stderr(), "{warning}")?;
@@ -86,7 +85,8 @@ impl Command {
         if !path.is_file() {
             bail!("--db-path: there is no file {}", path.display());
         }
-        let sql = Sql { query: self.query.clone(), max_rows: self.max_rows, deadline: None };
+        let sql =
+            engine::Sql { query: self.query.clone(), max_rows: self.max_rows, deadline: None };
         let query = sql.checked(Instant::now() + self.timeout)?;
         match sqlite::query_file(&path, &query) {
             Err(Error::Foreign(why)) => bail!("{}: {why}", path.display()),
@@ -95,9 +95,8 @@ impl Command {
     }
 
     fn ask_server(&self, url: &str) -> anyhow::Result<SqlAnswer> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let asking = serve::ask_sql(url, &self.query, self.max_rows, self.timeout);
-        runtime.block_on(asking).with_context(|| format!("--server {url}"))
+        let server = Server { server: url.to_owned(), timeout: self.timeout };
+        server.ask(async |mut peer: Peer| peer.sql(&self.query, self.max_rows).await)
     }
 }
 
