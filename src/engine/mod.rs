@@ -1,4 +1,4 @@
-//! The verbs: ingest, flush, query, extract, SQL, preview, delete. Plain values in and out.
+//! The verbs: ingest, flush, query, summarise, watch, export, delete. Plain values in and out.
 //!
 //! The engine does not know who is asking: every door has the same verbs. What was accepted is
 //! visible to every query at once, and is forgotten only when the storage has it.

@@ -70,8 +70,8 @@ pub struct Difference {
     pub before: Option<f64>,
     /// What it is; none if there is nothing.
     pub after: Option<f64>,
-    /// How far the medians of the steps are apart, in usual deviations of a step; none where too few
-    /// steps have data.
+    /// How far the means of the steps are apart, in usual deviations of a step; none where too few steps
+    /// have data.
     pub effect: Option<f64>,
     /// How many steps of the baseline, and of the range, have data.
     pub buckets: (u64, u64),
@@ -196,11 +196,11 @@ impl Traces {
         };
         let (before, after) = values.steps.split_at(values.baseline);
         let effect = usual(before).zip(usual(after)).map(|(before, after)| {
-            let distance = after.centre - before.centre;
+            let distance = after.mean - before.mean;
             // What is usual is at least a twentieth, or a steady figure would outrank all others.
-            let floor = 0.05 * before.centre.abs().max(after.centre.abs());
+            let floor = 0.05 * before.mean.abs().max(after.mean.abs());
             let chance =
-                values.event.map_or(0.0, |event| (before.centre.max(after.centre) * event).sqrt());
+                values.event.map_or(0.0, |event| (before.mean.max(after.mean) * event).sqrt());
             let spread = (before.above + before.below + after.above + after.below) / 4.0;
             let spread = spread.max(floor).max(chance);
             if spread > 0.0 { distance / spread } else { 0.0 }

@@ -33,6 +33,8 @@ pub(in crate::engine) struct Usual {
     /// or by the tail if that is longer than a normal distribution's.
     pub(in crate::engine) below: f64,
     pub(in crate::engine) above: f64,
+    /// Their mean, which a few wild values do move.
+    pub(in crate::engine) mean: f64,
     /// How many there are.
     pub(in crate::engine) count: usize,
 }
@@ -42,6 +44,7 @@ impl Usual {
     /// are: what begins to be unusual there would make itself usual.
     pub(in crate::engine) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
         let mut earlier = values[..values.len() - values.len() / 4].to_vec();
         let centre = median(&mut values)?;
         let mut tail = |share| quantile(&mut earlier, share).map_or(0.0, |at| (at - centre).abs());
@@ -50,7 +53,7 @@ impl Usual {
             *value = (*value - centre).abs();
         }
         let (count, spread) = (values.len(), median(&mut values)? * MAD_TO_DEVIATION);
-        Some(Self { centre, below: below.max(spread), above: above.max(spread), count })
+        Some(Self { centre, mean, below: below.max(spread), above: above.max(spread), count })
     }
 }
 
