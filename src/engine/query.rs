@@ -24,6 +24,8 @@ const MAX_SERIES: usize = 10_000;
 /// take messages of 4 MiB unless they are told.
 const DEFAULT_BYTES: usize = 1 << 20;
 const MAX_BYTES: usize = 3 << 20;
+/// The most points of a ranked answer: about a hundred megabytes while it is made.
+const MAX_RANKED: usize = 1_000_000;
 /// Of groups with sketches so many fewer are read at a time.
 const SKETCH_POINTS: u64 = 10;
 
@@ -258,6 +260,7 @@ impl Asking {
         top: Top,
         limits: &Limits,
     ) -> Result<Answer, Error> {
+        self.check_ranked(top)?;
         let ranks = self.ranks(&groups, top).await?;
         let mut order: Vec<usize> = (0..groups.len()).collect();
         let by_rank = |a: &usize, b: &usize| {
@@ -314,6 +317,18 @@ impl Asking {
             coverage.empty_because = self.nothing(&shown);
         }
         Ok(Answer { groups: answered, coverage, next: None })
+    }
+
+    /// All groups that are shown are read at once, so that the others are one.
+    fn check_ranked(&self, top: Top) -> Result<(), Error> {
+        let most = if self.needs_sketches() { MAX_RANKED / 5 } else { MAX_RANKED };
+        let points = self.reading.steps() * (top.k + 1);
+        if points <= most {
+            return Ok(());
+        }
+        let message =
+            format!("{points} points are more than {most}; ask for a smaller k, or fewer points");
+        Err(Error::Invalid { field: "top.k", message })
     }
 
     /// The value of each group by which it is ranked.

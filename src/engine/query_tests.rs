@@ -390,4 +390,18 @@ async fn functions_that_there_are_not_are_refused_with_those_there_are() {
     let top = Some(Top { k: 0, smallest: false, by: None });
     let none = bed.engine.query(Query { top, ..Query::default() }).await.unwrap_err();
     assert!(matches!(none, Error::Invalid { field: "top.k", .. }));
+    let top = Some(Top { k: 100, smallest: false, by: None });
+    let large = Query {
+        top,
+        span: Span { start: Some(super::super::When::At(BEGIN)), end: None },
+        step: Some(Duration::from_secs(1)),
+        max_points: Some(50_000),
+        ..Query::default()
+    };
+    let rolling = Given::new("shop", "latency", Value::Observation(1.0), BEGIN);
+    bed.record(&[rolling]);
+    let p99 = vec![Function::Quantile(0.99)];
+    assert!(bed.engine.query(large.clone()).await.is_ok());
+    let large = bed.engine.query(Query { functions: p99, ..large }).await.unwrap_err();
+    assert!(large.to_string().contains("fewer points"), "{large}");
 }

@@ -8,6 +8,7 @@ mod admin;
 mod answers;
 mod ask;
 mod call;
+mod carry;
 mod convert;
 mod drain;
 mod export;

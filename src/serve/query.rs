@@ -2,6 +2,7 @@
 
 use super::answers::{self, step};
 use super::call::Deadline;
+use super::carry::carry;
 use super::convert::{
     self, to_component, to_coverage, to_current, to_metric, to_points, to_sql_value,
 };
@@ -194,7 +195,8 @@ impl v1::query_service_server::QueryService for Service {
         let exporting = self.engine.export(request).await?;
         let (answers, stream) = mpsc::channel(MESSAGES_AHEAD);
         let outgoing = export::Outgoing::new(exporting, format, answers.clone());
-        self.tasks.spawn(carry(outgoing.send(), turn, answers, self.stop.clone(), deadline));
+        let sending = outgoing.send();
+        self.tasks.spawn(carry(sending, turn, answers, self.stop.clone(), deadline));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -210,8 +212,8 @@ impl v1::query_service_server::QueryService for Service {
         let turn = turn.map_err(|_| too_many_watches(self.max_watches))?;
         let watching = self.engine.watch(request)?;
         let (answers, stream) = mpsc::channel(1);
-        let stop = self.stop.clone();
-        self.tasks.spawn(watch::tell(watching, tokens, turn, answers, stop, deadline));
+        let telling = watch::tell(watching, tokens, answers.clone());
+        self.tasks.spawn(carry(telling, turn, answers, self.stop.clone(), deadline));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -334,27 +336,6 @@ async fn send(
     if let Err(error) = result {
         // However slow the client is, it must not take what it has for all there is. One that is
         // gone ends this too.
-        drop(answers.send(Err(error.into())).await);
-    }
-}
-
-/// Carries a file to its end. It may take longer than other answers do; but a client that is gone, a stop or
-/// the call's own deadline end it.
-async fn carry(
-    sending: impl Future<Output = Result<(), Error>> + Send,
-    turn: Turn,
-    answers: mpsc::Sender<Result<v1::ExportAllResponse, Status>>,
-    stop: CancellationToken,
-    deadline: Option<std::time::Instant>,
-) {
-    let result = tokio::select! {
-        result = sending => result,
-        () = answers.closed() => return,
-        () = stop.cancelled() => Err(Error::Stopping),
-        () = Deadline::passed(deadline) => Err(Error::Deadline),
-    };
-    drop(turn);
-    if let Err(error) = result {
         drop(answers.send(Err(error.into())).await);
     }
 }

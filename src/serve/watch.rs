@@ -2,7 +2,6 @@
 //! ones, and nothing waits for it.
 
 use super::answers::{functions, grouping, selector, to_group};
-use super::call::Deadline;
 use super::convert::to_timestamp;
 use super::page::Token;
 use super::proto::v1;
@@ -10,9 +9,8 @@ use super::summary::{to_finding, to_rule};
 use crate::engine::{Change, Error, Watch, Watching};
 use model::Timestamp;
 use prost::Message;
-use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio_util::sync::CancellationToken;
+use std::time::Duration;
+use tokio::sync::mpsc;
 use tonic::Status;
 
 /// What to watch, and what its tokens are bound to.
@@ -48,32 +46,17 @@ pub(super) fn watch(mut request: v1::WatchRequest) -> Result<(Watch, Token), Err
 /// Where changes go.
 type Answers = mpsc::Sender<Result<v1::WatchResponse, Status>>;
 
-/// Tells changes until the client is gone, the call's own time is up, or the service stops.
+/// Tells changes for as long as somebody takes them.
 pub(super) async fn tell(
     mut watching: Watching,
     tokens: Token,
-    turn: OwnedSemaphorePermit,
     answers: Answers,
-    stop: CancellationToken,
-    deadline: Option<Instant>,
-) {
-    let telling = async {
-        // Room first: what comes meanwhile is in the change that is made then.
-        while let Ok(room) = answers.reserve().await {
-            room.send(Ok(to_change(watching.next().await?, &tokens)));
-        }
-        Ok(())
-    };
-    let result: Result<(), Error> = tokio::select! {
-        result = telling => result,
-        () = answers.closed() => return,
-        () = stop.cancelled() => Err(Error::Stopping),
-        () = Deadline::passed(deadline) => Err(Error::Deadline),
-    };
-    drop(turn);
-    if let Err(error) = result {
-        drop(answers.send(Err(error.into())).await);
+) -> Result<(), Error> {
+    // Room first: what comes meanwhile is in the change that is made then.
+    while let Ok(room) = answers.reserve().await {
+        room.send(Ok(to_change(watching.next().await?, &tokens)));
     }
+    Ok(())
 }
 
 fn to_change(change: Change, tokens: &Token) -> v1::WatchResponse {

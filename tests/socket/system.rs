@@ -12,19 +12,6 @@ async fn the_service_shows_its_own_machine_from_the_first_second() {
     let flags = ["--collect-interval=1d", "--flush-interval=1h"];
     let process = Process::start(&directory.path().join("health.db"), &flags).await;
     let mut client = process.client().await;
-    let series = until("the first sample is there", async || {
-        let request =
-            v1::GetCurrentRequest { component: "system".to_owned(), ..Default::default() };
-        let series = client.query.get_current(request).await.unwrap().into_inner().series;
-        (!series.is_empty()).then_some(series)
-    })
-    .await;
-    let metrics: BTreeMap<&str, &v1::CurrentSeries> =
-        series.iter().map(|series| (series.name.as_str(), series)).collect();
-    let value = |name: &str| match metrics[name].value {
-        Some(v1::current_series::Value::Last(value)) => value,
-        other => panic!("{name}: {other:?}"),
-    };
     let own = ["cpu_percent", "memory_bytes", "health_data_size", "tasks", "uptime_seconds"];
     let storage = ["storage_bytes", "storage_log_bytes", "storage_blocks", "pending_folds"];
     let host = [
@@ -35,11 +22,29 @@ async fn the_service_shows_its_own_machine_from_the_first_second() {
         "host_disk_total_bytes",
         "host_disk_available_bytes",
     ];
+    let counters =
+        ["host_disk_read_bytes", "host_disk_written_bytes", "host_network_received_bytes"];
+    let all: Vec<&str> = own.into_iter().chain(storage).chain(host).chain(counters).collect();
+    // Series appear one after the other while the first sample is folded.
+    let series = until("the first sample is there", async || {
+        let request =
+            v1::GetCurrentRequest { component: "system".to_owned(), ..Default::default() };
+        let series = client.query.get_current(request).await.unwrap().into_inner().series;
+        let is_there = |name: &&str| series.iter().any(|series| series.name == **name);
+        all.iter().all(is_there).then_some(series)
+    })
+    .await;
+    let metrics: BTreeMap<&str, &v1::CurrentSeries> =
+        series.iter().map(|series| (series.name.as_str(), series)).collect();
+    let value = |name: &str| match metrics[name].value {
+        Some(v1::current_series::Value::Last(value)) => value,
+        other => panic!("{name}: {other:?}"),
+    };
     for name in own.into_iter().chain(storage).chain(host) {
         assert_eq!(metrics[name].kind(), Kind::Rolling, "{name}");
         assert!(value(name).is_finite() && value(name) >= 0.0, "{name}");
     }
-    for name in ["host_disk_read_bytes", "host_disk_written_bytes", "host_network_received_bytes"] {
+    for name in counters {
         assert_eq!(metrics[name].kind(), Kind::Counter, "{name}");
     }
     // What the kernel says of the process, within what it may change meanwhile.

@@ -253,19 +253,33 @@ impl Traces {
         Ok(())
     }
 
-    /// What some groups did in other windows, step by step as here.
+    /// Reads what some groups did in another window, step by step as here, and gives it to `each` with the
+    /// group's place; so little of it is in memory at once. Says whether that could be done: what is stored
+    /// in wider steps only cannot be set beside these.
     pub(in crate::engine) async fn elsewhere(
         &self,
         groups: &[&Members],
         range: Range,
         parts: Parts,
-    ) -> Result<Option<Vec<Vec<(Timestamp, Fold)>>>, Error> {
+        mut each: impl FnMut(usize, &[(Timestamp, Fold)]),
+    ) -> Result<bool, Error> {
         let now = self.steps.windows.now;
         let bounds = Bounds::fixed(self.steps.step);
         let mut reading = Reading::new(self.engine.clone(), (range, now), bounds, self.deadline)?;
-        let read = reading.groups(groups.iter().copied(), self.ids, parts).await?;
-        // What is stored in wider steps only cannot be set beside these.
-        Ok((reading.step == self.steps.step).then_some(read))
+        let most = if parts == Parts::All { SKETCH_STEPS } else { PART_STEPS };
+        let size = (most / reading.steps().max(1)).max(1);
+        let mut place = 0;
+        for part in groups.chunks(size) {
+            let read = reading.groups(part.iter().copied(), self.ids, parts).await?;
+            if reading.step != self.steps.step {
+                return Ok(false);
+            }
+            for folds in read {
+                each(place, &folds);
+                place += 1;
+            }
+        }
+        Ok(true)
     }
 
     /// In which steps the component of a group sent anything.

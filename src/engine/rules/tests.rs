@@ -23,19 +23,21 @@ const RULES: &str = r#"
     message = "orders fail"
 "#;
 
-fn watchman(bed: &Bed, path: &std::path::Path) -> (Watchman, watch::Receiver<Arc<RuleStates>>) {
-    let (states, told) = watch::channel(Arc::default());
-    (Watchman::new(bed.engine.clone(), Some(path.to_owned()), states).unwrap(), told)
-}
-
-#[tokio::test]
-async fn a_rule_waits_as_long_as_it_must_and_ends_with_its_cause() {
+/// An engine, a watchman who has read the rules, what he tells, and where their file is.
+async fn ruled() -> (Bed, Watchman, watch::Receiver<Arc<RuleStates>>, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rules.toml");
     std::fs::write(&path, RULES).unwrap();
     let bed = Bed::new(Kept::InMemory, NOW).await;
-    let (mut watchman, told) = watchman(&bed, &path);
+    let (states, told) = watch::channel(Arc::default());
+    let mut watchman = Watchman::new(bed.engine.clone(), Some(path), states).unwrap();
     watchman.read().await;
+    (bed, watchman, told, directory)
+}
+
+#[tokio::test]
+async fn a_rule_waits_as_long_as_it_must_and_ends_with_its_cause() {
+    let (bed, mut watchman, told, _directory) = ruled().await;
     let mut states = Vec::new();
     for step in 0..14i64 {
         // Errors come from 20 to 90 seconds: more than one a second.
@@ -68,12 +70,7 @@ async fn a_rule_waits_as_long_as_it_must_and_ends_with_its_cause() {
 
 #[tokio::test]
 async fn without_data_a_rule_says_so() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("rules.toml");
-    std::fs::write(&path, RULES).unwrap();
-    let bed = Bed::new(Kept::InMemory, NOW).await;
-    let (mut watchman, told) = watchman(&bed, &path);
-    watchman.read().await;
+    let (bed, mut watchman, told, _directory) = ruled().await;
     watchman.look().await;
     assert_eq!(
         (told.borrow().ruled[0].state, told.borrow().ruled[0].metric.clone()),
@@ -89,12 +86,9 @@ async fn without_data_a_rule_says_so() {
 
 #[tokio::test]
 async fn a_file_that_changes_is_read_again_and_a_wrong_one_leaves_the_rules_before() {
-    let directory = tempfile::tempdir().unwrap();
+    let (bed, mut watchman, told, directory) = ruled().await;
     let path = directory.path().join("rules.toml");
-    std::fs::write(&path, RULES).unwrap();
-    let bed = Bed::new(Kept::InMemory, NOW).await;
     bed.record(&[Given::new("shop", "errors", Value::Increment(99.0), NOW)]);
-    let (mut watchman, told) = watchman(&bed, &path);
     let mut look = async |text: Option<&str>| {
         match text {
             Some(text) => std::fs::write(&path, text).unwrap(),

@@ -7,7 +7,7 @@ use super::super::groups::Key;
 use super::super::{Engine, Error, Function};
 use super::words;
 use crate::storage::Parts;
-use model::{Annotation, Range, Timestamp};
+use model::{Annotation, Fold, Range, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ const SEASONS: [Duration; 2] = [Duration::from_hours(24), Duration::from_hours(7
 const SEASON_STEPS: usize = 2;
 /// The most groups whose past is read.
 const MAX_SEASONAL: usize = 500;
+/// Groups after which others that wait for the thread get their turn: about a millisecond.
+const OTHERS_TURN: usize = 100;
 /// Points from which a trend is computed: means of neighbouring steps.
 const TREND_POINTS: usize = 32;
 /// How sure a trend must be, in deviations.
@@ -108,7 +110,10 @@ impl Traces {
         is_silent: impl Fn(&Traced) -> bool,
     ) -> Result<Judged, Error> {
         let (mut candidates, mut findings, mut unjudged) = (Vec::new(), Vec::new(), 0);
-        for traced in &self.groups {
+        for (place, traced) in self.groups.iter().enumerate() {
+            if place % OTHERS_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
             let mut verdicts = Vec::new();
             for statistic in traced.trace.statistics() {
                 let verdict = self.values(traced, *statistic).judge(thresholds);
@@ -196,8 +201,8 @@ impl Traces {
             let shift = season.as_millis() as i64;
             let range =
                 Range::new(Timestamp::from_ms(from - shift), Timestamp::from_ms(to - shift));
-            let Some(then) = self.elsewhere(&members, range, parts).await? else { continue };
-            for ((candidate, then), is_seasonal) in read.iter().zip(then).zip(&mut is_seasonal) {
+            let note = |place: usize, then: &[(Timestamp, Fold)]| {
+                let candidate = &read[place];
                 let value = |step: usize| {
                     let start = self.steps.start(step).as_ms() - shift;
                     let fold = then.iter().find(|(time, _)| time.as_ms() == start);
@@ -206,8 +211,9 @@ impl Traces {
                 };
                 let seen: Vec<Option<f64>> =
                     (0..self.steps.count() + SEASON_STEPS).map(value).collect();
-                *is_seasonal |= self.was_so(candidate, &seen);
-            }
+                is_seasonal[place] |= self.was_so(candidate, &seen);
+            };
+            self.elsewhere(&members, range, parts, note).await?;
         }
         Ok(is_seasonal)
     }

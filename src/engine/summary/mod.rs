@@ -195,7 +195,7 @@ impl Engine {
         traces.fill_p99().await?;
         traces.coverage.annotations =
             self.annotations(range, selected.iter().map(|one| &*one.series.metric.component));
-        let silent = traces.silent(self, &selected).await?;
+        let silent = traces.silent(self).await?;
         let quiet: HashSet<(&str, &str)> = silent
             .iter()
             .filter_map(|one| Some((&*one.component, &**one.metric.as_ref()?)))

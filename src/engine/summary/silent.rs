@@ -7,7 +7,7 @@ use super::super::groups::Grouping;
 use super::super::{Engine, Error};
 use crate::state::Selected;
 use crate::storage::Parts;
-use model::{Labels, Range, Timestamp};
+use model::{Fold, Labels, Range, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,11 +51,7 @@ pub struct Silent {
 
 impl Traces {
     /// What went silent within the range.
-    pub(super) async fn silent(
-        &self,
-        engine: &Engine,
-        selected: &[Selected],
-    ) -> Result<Vec<Silent>, Error> {
+    pub(super) async fn silent(&self, engine: &Engine) -> Result<Vec<Silent>, Error> {
         let steps = &self.steps;
         let Some(last) = steps.range.checked_sub(1) else { return Ok(Vec::new()) };
         let end = steps.start(steps.baseline + last).as_ms() + steps.step.as_ms();
@@ -63,28 +59,26 @@ impl Traces {
         let least = steps.step.as_ms() * PAUSES as i64;
         let window = Range::new(steps.windows.range.start, Timestamp::from_ms(end - least));
         let stopped = |one: &&Selected| window.contains(engine.state.current(one.place).last_time);
-        let stopped: Vec<Selected> =
-            selected.iter().filter(stopped).take(MAX_SERIES).cloned().collect();
+        let all = self.groups.iter().flat_map(|traced| &traced.members.series);
+        let stopped: Vec<Selected> = all.filter(stopped).take(MAX_SERIES).cloned().collect();
         if stopped.is_empty() {
             return Ok(Vec::new());
         }
         let members = Grouping::Apart.of(stopped);
         let whole = Range::new(steps.windows.baseline.start, Timestamp::from_ms(end));
         let borrowed: Vec<_> = members.iter().collect();
-        let Some(read) = self.elsewhere(&borrowed, whole, Parts::NoSketches).await? else {
-            return Ok(Vec::new());
-        };
         let mut gone = Vec::new();
-        for (members, folds) in members.iter().zip(read) {
-            let series = &members.series[0];
+        let note = |place: usize, folds: &[(Timestamp, Fold)]| {
             let seen: Vec<i64> = folds.iter().map(|(time, _)| time.as_ms()).collect();
             let pause = seen.windows(2).map(|two| two[1] - two[0]).max();
-            let (Some(pause), Some(latest)) = (pause, seen.last()) else { continue };
-            let age = end - latest;
-            if seen.len() >= MIN_STEPS && age > pause * PAUSES as i64 {
-                let last_seen = engine.state.current(series.place).last_time;
-                gone.push((series, last_seen, pause));
+            let (Some(pause), Some(latest)) = (pause, seen.last()) else { return };
+            if seen.len() >= MIN_STEPS && end - latest > pause * PAUSES as i64 {
+                let series = &members[place].series[0];
+                gone.push((series, engine.state.current(series.place).last_time, pause));
             }
+        };
+        if !self.elsewhere(&borrowed, whole, Parts::NoSketches, note).await? {
+            return Ok(Vec::new());
         }
         Ok(self.grouped(&gone, Timestamp::from_ms(end)))
     }
