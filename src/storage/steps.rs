@@ -2,7 +2,7 @@
 //!
 //! Folds are added in the order of arrival, since that decides `last` among equal times.
 
-use super::block::{Rows, Singles};
+use super::block::{Rows, Singles, Starts};
 use super::{Parts, Scan, any_within};
 use model::{Counter, Fold, Merge, Range, Rolling, Row, SeriesId, Timestamp, Width};
 use std::sync::Arc;
@@ -64,10 +64,45 @@ impl Sums {
         self.cells.chunks_exact(self.steps.max(1))
     }
 
-    fn cell(&mut self, group: usize, step: Timestamp) -> &mut Cell {
-        let place = (step.as_ms() - self.first.as_ms()) / self.width.as_ms();
-        &mut self.cells[group * self.steps + place as usize]
+    /// Which of the steps starts then.
+    fn place(&self, step: Timestamp) -> usize {
+        ((step.as_ms() - self.first.as_ms()) / self.width.as_ms()) as usize
     }
+
+    fn cell(&mut self, group: usize, place: usize) -> &mut Cell {
+        &mut self.cells[group * self.steps + place]
+    }
+
+    /// Adds the values of a group that are cut so.
+    fn add(&mut self, group: usize, cuts: &[Cut], values: &[f64]) {
+        let cells = &mut self.cells[group * self.steps..][..self.steps];
+        for Cut { place, rows, .. } in cuts {
+            let (cell, mut sum) = (&mut cells[*place], 0.0);
+            for value in &values[rows.clone()] {
+                sum += value;
+            }
+            cell.sum += sum;
+            cell.count += rows.len() as f64;
+        }
+    }
+}
+
+/// How a column of starts falls into steps. Series that were sampled at the same times have the same column,
+/// and it is cut once for all of them.
+#[derive(Debug, Default)]
+struct Cuts {
+    of: Option<Starts>,
+    steps: Vec<Cut>,
+}
+
+/// The rows that are in a step.
+#[derive(Debug)]
+struct Cut {
+    start: Timestamp,
+    /// The number of the step, where sums are collected.
+    place: usize,
+    /// Counted from the first of the series.
+    rows: std::ops::Range<usize>,
 }
 
 /// What is collected: folds, or sums alone.
@@ -89,6 +124,7 @@ pub struct Steps {
     room: usize,
     /// Where the series before was found: rows come in the order of series.
     recent: usize,
+    cuts: Cuts,
 }
 
 impl Steps {
@@ -122,6 +158,7 @@ impl Steps {
             kept,
             room: scan.step.buckets_in(scan.range).min(MAX_ROOM) as usize,
             recent: 0,
+            cuts: Cuts::default(),
         }
     }
 
@@ -150,7 +187,10 @@ impl Steps {
     fn put(&mut self, group: usize, step: Timestamp, fold: Fold) {
         let folds = match &mut self.kept {
             Kept::Folds(folds) => &mut folds[group],
-            Kept::Sums(sums) => return sums.cell(group, step).add(&fold),
+            Kept::Sums(sums) => {
+                let place = sums.place(step);
+                return sums.cell(group, place).add(&fold);
+            }
         };
         let merge = |merged: &mut Fold| match self.parts {
             Parts::All => merged.merge(&fold),
@@ -175,27 +215,43 @@ impl Steps {
 
     /// Adds those singles that start in the range: of each run of a step one fold is made.
     pub fn add_singles(&mut self, singles: &Singles, range: Range) {
-        for (series, rows) in singles.runs() {
+        let mut cuts = std::mem::take(&mut self.cuts);
+        let starts = singles.starts();
+        for (series, rows, at) in singles.runs() {
             let Some(group) = self.group_of(series) else { continue };
-            let starts = singles.starts();
-            let within = |time| rows.start + starts[rows.clone()].partition_point(|s| *s < time);
-            let (mut from, end) = (within(range.start), within(range.end));
-            while from < end {
-                let step = self.width.bucket(starts[from]);
-                let in_step = starts[from..end].iter().take_while(|start| **start < step.end);
-                let to = from + in_step.count().max(1);
-                match &mut self.kept {
-                    Kept::Folds(_) => {
-                        self.put(group, step.start, singles.fold(from..to, self.parts));
-                    }
-                    Kept::Sums(sums) => {
-                        let cell = sums.cell(group, step.start);
-                        cell.sum += singles.values(from..to).iter().sum::<f64>();
-                        cell.count += (to - from) as f64;
+            let is_cut = || cuts.of.as_ref().is_some_and(|of| Starts::ptr_eq(of, starts));
+            if at.len() < starts.len() || !is_cut() {
+                self.cut(&starts[at.clone()], range, &mut cuts.steps);
+                cuts.of = (at.len() == starts.len()).then(|| starts.clone());
+            }
+            match &mut self.kept {
+                Kept::Folds(_) => {
+                    for Cut { start, rows: cut, .. } in &cuts.steps {
+                        let rows = rows.start + cut.start..rows.start + cut.end;
+                        self.put(group, *start, singles.fold(rows, self.parts));
                     }
                 }
-                from = to;
+                Kept::Sums(sums) => sums.add(group, &cuts.steps, &singles.values()[rows]),
             }
+        }
+        self.cuts = cuts;
+    }
+
+    /// Cuts the rows of a series that start in the range into steps.
+    fn cut(&self, starts: &[Timestamp], range: Range, cuts: &mut Vec<Cut>) {
+        cuts.clear();
+        let within = |time| starts.partition_point(|start| *start < time);
+        let (mut from, end) = (within(range.start), within(range.end));
+        while from < end {
+            let step = self.width.bucket(starts[from]);
+            let in_step = starts[from..end].iter().take_while(|start| **start < step.end);
+            let to = from + in_step.count().max(1);
+            let place = match &self.kept {
+                Kept::Folds(_) => 0,
+                Kept::Sums(sums) => sums.place(step.start),
+            };
+            cuts.push(Cut { start: step.start, place, rows: from..to });
+            from = to;
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::bytes::Reader;
 use super::numbers::{
-    Effort, Neighbours, read_constant, read_floats, read_ints, write_floats, write_ints,
+    Effort, Neighbours, read_constant, read_floats, read_ints, read_once, write_floats, write_ints,
 };
 use super::write::Shared;
 use super::{BlockError, Parts};
@@ -30,9 +30,10 @@ pub trait Columns: Clone + Into<Fold> + Send + 'static {
         source: Source<'_>,
         reader: &mut Reader<'_>,
     ) -> Result<Vec<Self>, BlockError>;
-    /// Reads them back as columns, if each fold is of one number.
+    /// Reads them back as columns, as far as they are wanted, if each fold is of one number.
     fn read_singles(
         rows: usize,
+        parts: Parts,
         source: Source<'_>,
         reader: &mut Reader<'_>,
     ) -> Result<Option<Singles>, BlockError>;
@@ -58,18 +59,19 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Reads a column that may be one of those that segments share.
+    /// Reads a column that may be one of those that segments share; of one that repeats itself, once what it
+    /// repeats.
     pub(super) fn shared(
         &self,
         rows: usize,
         reader: &mut Reader<'_>,
     ) -> Result<Vec<i64>, BlockError> {
         let Some(number) = reader.varint()?.checked_sub(1) else {
-            return read_ints(rows, self.pco, reader);
+            return read_once(rows, self.pco, reader);
         };
         let column = self.columns.get(number as usize);
         let column = column.ok_or(BlockError::Bounds("a shared column"))?.clone();
-        read_ints(rows, self.pco, &mut Reader::new(&self.data[column]))
+        read_once(rows, self.pco, &mut Reader::new(&self.data[column]))
     }
 }
 
@@ -100,6 +102,7 @@ impl Columns for Counter {
 
     fn read_singles(
         rows: usize,
+        _parts: Parts,
         source: Source<'_>,
         reader: &mut Reader<'_>,
     ) -> Result<Option<Singles>, BlockError> {
@@ -156,9 +159,9 @@ impl Columns for Rolling {
             return Err(BlockError::Bounds("a count"));
         }
         let several = counts.iter().filter(|count| **count != 1).count();
-        let times = starts.iter().zip(offsets);
+        let times = starts.iter().zip(offsets.iter().cycle());
         let times =
-            times.map(|(start, offset)| Timestamp::from_ms(start.as_ms().wrapping_add(offset)));
+            times.map(|(start, offset)| Timestamp::from_ms(start.as_ms().wrapping_add(*offset)));
         if several == 0 {
             let values = read_floats(rows, pco, reader)?;
             return Ok(times.zip(values).map(|(time, value)| Self::One { value, time }).collect());
@@ -206,13 +209,20 @@ impl Columns for Rolling {
 
     fn read_singles(
         rows: usize,
+        parts: Parts,
         source: Source<'_>,
         reader: &mut Reader<'_>,
     ) -> Result<Option<Singles>, BlockError> {
         if read_constant(reader)? != Some(1) {
             return Ok(None);
         }
-        let offsets = source.shared(rows, reader)?;
+        let offsets = match parts {
+            Parts::Sums if reader.rest().first().is_some_and(|shared| *shared != 0) => {
+                reader.varint()?;
+                Vec::new()
+            }
+            _ => source.shared(rows, reader)?,
+        };
         Ok(Some((offsets, read_floats(rows, source.pco, reader)?)))
     }
 }

@@ -29,6 +29,7 @@ pub(super) use bytes::{Reader, write_varint};
 pub use folds::Columns;
 pub use numbers::Effort;
 pub(super) use numbers::{Neighbours, header, read_floats, read_ints, write_floats, write_ints};
+pub(super) use read::Starts;
 pub use read::{Segment, Singles, View, decode, decode_checked};
 pub use write::{Writer, encode};
 

@@ -12,6 +12,11 @@
 //! | 5 | | decimal: power of ten u8, then whole numbers |
 //! | 6 | | Pcodec f64: bytes |
 //! | 7 | multiples: least, signed; factor; (number - least) / factor as whole numbers | |
+//! | 8 | runs: how many; how long each is, and its number, both as whole numbers of a code below 8 | |
+//! | 9 | repeated: of how many numbers; these, as whole numbers of a code below 8 | |
+//!
+//! Runs and repetitions are what series that share a segment have: each its number, again and again, and the
+//! times of all. They are read as such, so neither costs time where it costs no bytes.
 
 use super::BlockError;
 use super::bytes::{Reader, write_bytes, write_signed, write_varint};
@@ -27,6 +32,11 @@ const LARGE: u8 = 4;
 const DECIMAL: u8 = 5;
 const FLOAT: u8 = 6;
 const MULTIPLES: u8 = 7;
+const RUNS: u8 = 8;
+const REPEATED: u8 = 9;
+
+/// Numbers of a run, on average, from which on runs are written as such: what they save is worth two columns.
+const MIN_RUN: usize = 4;
 
 /// Powers of ten that decimals are tried with.
 const POWERS: [f64; 10] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
@@ -72,6 +82,35 @@ pub(crate) fn write_ints(
     effort: Effort,
     out: &mut Vec<u8>,
 ) {
+    let changes = numbers.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    if changes > 0 && (changes + 1) * MIN_RUN <= numbers.len() {
+        let runs = || numbers.chunk_by(|a, b| a == b);
+        out.push(RUNS);
+        write_varint(changes as u64 + 1, out);
+        let lengths: Vec<i64> = runs().map(|run| run.len() as i64).collect();
+        write_plain(&lengths, neighbours, effort, out);
+        return write_plain(&runs().map(|run| run[0]).collect::<Vec<_>>(), neighbours, effort, out);
+    }
+    match period(numbers) {
+        Some(period) => {
+            out.push(REPEATED);
+            write_varint(period as u64, out);
+            write_plain(&numbers[..period], neighbours, effort, out);
+        }
+        None => write_plain(numbers, neighbours, effort, out),
+    }
+}
+
+/// After how many numbers they begin again, if they are nothing but that, twice at least.
+fn period(numbers: &[i64]) -> Option<usize> {
+    let (first, rest) = numbers.split_first()?;
+    let period = 1 + rest.iter().position(|number| number == first)?;
+    let repeats = || numbers.iter().zip(&numbers[period..]).all(|(one, next)| one == next);
+    (period > 1 && numbers.len().is_multiple_of(period) && repeats()).then_some(period)
+}
+
+/// Appends a column of whole numbers, whatever the runs or repetitions in it.
+fn write_plain(numbers: &[i64], neighbours: Neighbours, effort: Effort, out: &mut Vec<u8>) {
     let first = numbers.first().copied().unwrap_or(0);
     let step = numbers.get(1).map_or(0, |second| second.wrapping_sub(first));
     if numbers.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step) {
@@ -90,7 +129,7 @@ pub(crate) fn write_ints(
         write_signed(least, out);
         write_varint(factor, out);
         let parts = numbers.iter().map(|n| (n.wrapping_sub(least) as u64 / factor) as i64);
-        return write_ints(&parts.collect::<Vec<_>>(), neighbours, effort, out);
+        return write_plain(&parts.collect::<Vec<_>>(), neighbours, effort, out);
     }
     let order = usize::from(match neighbours {
         Neighbours::Alike => true,
@@ -148,14 +187,40 @@ pub(crate) fn read_ints(
     pco: &FileDecompressor,
     reader: &mut Reader<'_>,
 ) -> Result<Vec<i64>, BlockError> {
+    read_as(rows, pco, reader, std::convert::identity::<i64>)
+}
+
+/// Reads a column of exactly so many whole numbers, each as what `convert` makes of it: in one pass over
+/// what was decompressed.
+fn read_as<T: Clone>(
+    rows: usize,
+    pco: &FileDecompressor,
+    reader: &mut Reader<'_>,
+    convert: impl Fn(i64) -> T,
+) -> Result<Vec<T>, BlockError> {
     let code = reader.byte()?;
-    let least = reader.signed()?;
-    let up = |offset: u64| least.wrapping_add(offset as i64);
     match code {
-        CONSTANT => Ok(vec![least; rows]),
+        RUNS => {
+            let mut numbers = Vec::with_capacity(rows);
+            for (number, length) in runs(rows, pco, reader)? {
+                numbers.resize(numbers.len() + length, convert(number));
+            }
+            return Ok(numbers);
+        }
+        REPEATED => {
+            let numbers: Vec<T> = repeated(rows, pco, reader)?.into_iter().map(convert).collect();
+            return Ok(numbers.iter().cloned().cycle().take(rows).collect());
+        }
+        _ => {}
+    }
+    let least = reader.signed()?;
+    let up = |offset: u64| convert(least.wrapping_add(offset as i64));
+    match code {
+        CONSTANT => Ok(vec![convert(least); rows]),
         EVEN => {
             let step = reader.signed()?;
-            Ok((0..rows as i64).map(|n| least.wrapping_add(n.wrapping_mul(step))).collect())
+            let number = |n: i64| convert(least.wrapping_add(n.wrapping_mul(step)));
+            Ok((0..rows as i64).map(number).collect())
         }
         SMALL => {
             Ok(decompress::<u16>(rows, pco, reader)?.into_iter().map(|n| up(n.into())).collect())
@@ -167,14 +232,84 @@ pub(crate) fn read_ints(
         MULTIPLES => {
             let factor = reader.varint()?;
             // Parts have no common factor, so there are no multiples of multiples.
-            if reader.rest().first() == Some(&MULTIPLES) {
-                return Err(BlockError::Bounds("a column's form"));
-            }
-            let parts = read_ints(rows, pco, reader)?;
+            let parts = read_below(MULTIPLES, rows, pco, reader)?;
             Ok(parts.into_iter().map(|part| up((part as u64).wrapping_mul(factor))).collect())
         }
         _ => Err(BlockError::Bounds("a column's form")),
     }
+}
+
+/// Reads a column that is part of another: of a code below that one's, so that none is without end.
+fn read_below(
+    code: u8,
+    rows: usize,
+    pco: &FileDecompressor,
+    reader: &mut Reader<'_>,
+) -> Result<Vec<i64>, BlockError> {
+    if reader.rest().first().is_some_and(|part| *part >= code) {
+        return Err(BlockError::Bounds("a column's form"));
+    }
+    read_ints(rows, pco, reader)
+}
+
+/// Reads a column of exactly so many whole numbers as runs: each number and how often it stands there.
+pub(super) fn read_runs(
+    rows: usize,
+    pco: &FileDecompressor,
+    reader: &mut Reader<'_>,
+) -> Result<Vec<(i64, usize)>, BlockError> {
+    if reader.rest().first() == Some(&RUNS) {
+        reader.byte()?;
+        return runs(rows, pco, reader);
+    }
+    let numbers = read_ints(rows, pco, reader)?;
+    Ok(numbers.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect())
+}
+
+fn runs(
+    rows: usize,
+    pco: &FileDecompressor,
+    reader: &mut Reader<'_>,
+) -> Result<Vec<(i64, usize)>, BlockError> {
+    let wrong = || BlockError::Bounds("the number of runs");
+    let count = usize::try_from(reader.varint()?).ok().filter(|count| *count <= rows);
+    let count = count.ok_or_else(wrong)?;
+    let lengths = read_below(RUNS, count, pco, reader)?;
+    let numbers = read_below(RUNS, count, pco, reader)?;
+    let mut left = rows;
+    let runs = numbers.into_iter().zip(lengths).map(|(number, length)| {
+        let length = usize::try_from(length).ok().filter(|length| (1..=left).contains(length));
+        let length = length.ok_or_else(wrong)?;
+        left -= length;
+        Ok((number, length))
+    });
+    let runs = runs.collect::<Result<_, BlockError>>()?;
+    if left == 0 { Ok(runs) } else { Err(wrong()) }
+}
+
+/// Reads a column of exactly so many whole numbers; of one that repeats itself, once what it repeats.
+pub(super) fn read_once(
+    rows: usize,
+    pco: &FileDecompressor,
+    reader: &mut Reader<'_>,
+) -> Result<Vec<i64>, BlockError> {
+    if reader.rest().first() == Some(&REPEATED) {
+        reader.byte()?;
+        return repeated(rows, pco, reader);
+    }
+    read_ints(rows, pco, reader)
+}
+
+fn repeated(
+    rows: usize,
+    pco: &FileDecompressor,
+    reader: &mut Reader<'_>,
+) -> Result<Vec<i64>, BlockError> {
+    let period = usize::try_from(reader.varint()?).ok();
+    let period =
+        period.filter(|period| (1..=rows).contains(period) && rows.is_multiple_of(*period));
+    let period = period.ok_or(BlockError::Bounds("a period"))?;
+    read_below(RUNS, period, pco, reader)
 }
 
 /// Reads a column of whole numbers that are all the same; of others, nothing.
@@ -200,8 +335,7 @@ pub(crate) fn read_floats(
         DECIMAL => {
             let power = POWERS.get(usize::from(reader.byte()?));
             let power = *power.ok_or(BlockError::Bounds("a power of ten"))?;
-            let whole = read_ints(rows, pco, reader)?;
-            Ok(whole.into_iter().map(|number| number as f64 / power).collect())
+            read_as(rows, pco, reader, |whole| whole as f64 / power)
         }
         FLOAT => decompress(rows, pco, reader),
         _ => Err(BlockError::Bounds("a column's form")),

@@ -2,10 +2,12 @@
 
 use super::bytes::Reader;
 use super::folds::{Columns, Source};
-use super::numbers::read_ints;
+use super::numbers::read_runs;
 use super::{BlockError, Bounds, MAX_SEGMENT_ROWS, MAX_SEGMENTS, Parts, Rows, VERSION, kind_of};
 use model::{Counter, Fold, Kind, Rolling, Row, SeriesId, Timestamp, Width};
 use pco::wrapped::FileDecompressor;
+use std::cell::RefCell;
+use std::sync::Arc;
 
 /// A block whose segments can be read one by one.
 pub struct View<D> {
@@ -14,8 +16,14 @@ pub struct View<D> {
     width: Width,
     pco: FileDecompressor,
     columns: Vec<Place>,
+    /// The starts that were read last, the shared column that they are in, and of how many rows: the next
+    /// segment is of a series that was sampled at the same times, more often than not.
+    starts: RefCell<Option<(u64, usize, Starts)>>,
     segments: Vec<Segment>,
 }
+
+/// Where buckets start.
+pub(in crate::storage) type Starts = Arc<Vec<Timestamp>>;
 
 /// Where in the data something is.
 type Place = std::ops::Range<usize>;
@@ -96,7 +104,7 @@ impl<D: AsRef<[u8]>> View<D> {
         if place > bytes.len() {
             return Err(BlockError::Short);
         }
-        Ok(Self { data, kind, width, pco, columns, segments })
+        Ok(Self { data, kind, width, pco, columns, starts: RefCell::default(), segments })
     }
 
     /// The kind of its folds.
@@ -165,6 +173,7 @@ impl<D: AsRef<[u8]>> View<D> {
         let mut reader = Reader::new(&self.data.as_ref()[segment.place.clone()]);
         let series = self.series(segment, &mut reader)?;
         let starts = self.starts(segment, &mut reader)?;
+        let starts: Vec<Timestamp> = starts.iter().copied().cycle().take(segment.rows).collect();
         let folds = F::read(&starts, parts, self.source(), &mut reader)?;
         if parts == Parts::All && !reader.is_empty() {
             return Err(BlockError::Bounds("the length"));
@@ -173,24 +182,30 @@ impl<D: AsRef<[u8]>> View<D> {
         Ok(rows.map(|((series, start), fold)| Row { series, start, fold }).collect())
     }
 
-    /// The columns of a segment, if each of its folds is of one number.
-    pub fn singles(&self, segment: &Segment) -> Result<Option<Singles>, BlockError> {
+    /// The columns of a segment as far as they are wanted, if each of its folds is of one number.
+    pub fn singles(&self, segment: &Segment, parts: Parts) -> Result<Option<Singles>, BlockError> {
         let mut reader = Reader::new(&self.data.as_ref()[segment.place.clone()]);
-        let mut series = Vec::new();
-        if segment.first_series != segment.last_series {
-            series = self.series(segment, &mut reader)?;
+        let runs = self.runs(segment, &mut reader)?;
+        let mut starts = self.starts(segment, &mut reader)?;
+        // That starts repeat themselves is of use only where each series has them once.
+        let is_within =
+            |(_, rows): &(SeriesId, Place)| rows.start % starts.len() + rows.len() <= starts.len();
+        if !runs.iter().all(is_within) {
+            starts = Starts::new(starts.iter().copied().cycle().take(segment.rows).collect());
         }
-        let starts = self.starts(segment, &mut reader)?;
         let numbers = match self.kind {
-            Kind::Counter => Counter::read_singles(segment.rows, self.source(), &mut reader)?,
-            Kind::Rolling => Rolling::read_singles(segment.rows, self.source(), &mut reader)?,
+            Kind::Counter => {
+                Counter::read_singles(segment.rows, parts, self.source(), &mut reader)?
+            }
+            Kind::Rolling => {
+                Rolling::read_singles(segment.rows, parts, self.source(), &mut reader)?
+            }
         };
         let Some((offsets, values)) = numbers else { return Ok(None) };
         if !reader.is_empty() {
             return Err(BlockError::Bounds("the length"));
         }
-        let first = segment.first_series;
-        Ok(Some(Singles { kind: self.kind, first, series, starts, offsets, values }))
+        Ok(Some(Singles { kind: self.kind, runs, starts, offsets, values }))
     }
 
     fn source(&self) -> Source<'_> {
@@ -202,65 +217,88 @@ impl<D: AsRef<[u8]>> View<D> {
         segment: &Segment,
         reader: &mut Reader<'_>,
     ) -> Result<Vec<SeriesId>, BlockError> {
-        if segment.first_series == segment.last_series {
-            return Ok(vec![segment.first_series; segment.rows]);
+        let mut series = Vec::with_capacity(segment.rows);
+        for (id, rows) in self.runs(segment, reader)? {
+            series.resize(rows.end, id);
         }
-        let series = read_ints(segment.rows, &self.pco, reader)?;
-        let series: Vec<SeriesId> =
-            series.into_iter().map(|id| SeriesId::from_u64(id as u64)).collect();
-        let within = series.first() == Some(&segment.first_series)
-            && series.last() == Some(&segment.last_series)
-            && series.is_sorted();
-        if within { Ok(series) } else { Err(BlockError::Bounds("a series")) }
+        Ok(series)
     }
 
-    fn starts(
+    /// Each series with the places of its rows.
+    fn runs(
         &self,
         segment: &Segment,
         reader: &mut Reader<'_>,
-    ) -> Result<Vec<Timestamp>, BlockError> {
+    ) -> Result<Vec<(SeriesId, Place)>, BlockError> {
+        if segment.first_series == segment.last_series {
+            return Ok(vec![(segment.first_series, 0..segment.rows)]);
+        }
+        let mut from = 0;
+        let runs = read_runs(segment.rows, &self.pco, reader)?.into_iter().map(|(id, length)| {
+            from += length;
+            (SeriesId::from_u64(id as u64), from - length..from)
+        });
+        let runs: Vec<(SeriesId, Place)> = runs.collect();
+        let within = runs.first().is_some_and(|run| run.0 == segment.first_series)
+            && runs.last().is_some_and(|run| run.0 == segment.last_series)
+            && runs.is_sorted_by(|a, b| a.0 < b.0);
+        if within { Ok(runs) } else { Err(BlockError::Bounds("a series")) }
+    }
+
+    /// Where the buckets start; where those of one series start like those of the next, once.
+    fn starts(&self, segment: &Segment, reader: &mut Reader<'_>) -> Result<Starts, BlockError> {
+        let shared = reader.clone().varint()?;
+        if let Some((column, rows, starts)) = &*self.starts.borrow()
+            && (*column, *rows) == (shared, segment.rows)
+        {
+            reader.varint()?;
+            return Ok(starts.clone());
+        }
         let buckets = self.source().shared(segment.rows, reader)?;
         let width = self.width.as_ms();
         let extremes = [buckets.iter().min(), buckets.iter().max()];
         if extremes.into_iter().flatten().any(|bucket| bucket.checked_mul(width).is_none()) {
             return Err(BlockError::Bounds("a bucket"));
         }
-        Ok(buckets.into_iter().map(|bucket| Timestamp::from_ms(bucket * width)).collect())
+        let starts = buckets.into_iter().map(|bucket| Timestamp::from_ms(bucket * width));
+        let starts = Starts::new(starts.collect());
+        if shared > 0 {
+            self.starts.replace(Some((shared, segment.rows, starts.clone())));
+        }
+        Ok(starts)
     }
 }
 
 /// Folds of one number each, as columns.
 pub struct Singles {
     kind: Kind,
-    /// The series of all, unless each has its own.
-    first: SeriesId,
-    series: Vec<SeriesId>,
-    starts: Vec<Timestamp>,
-    /// How long after the start each observation was made, in ms. A counter has none.
+    /// Each series with the places of its rows.
+    runs: Vec<(SeriesId, Place)>,
+    /// Of all rows; or of those of one series, where all have the same.
+    starts: Starts,
+    /// How long after the start each observation was made, in ms; again and again, if there are fewer than
+    /// rows. A counter has none, and sums want none.
     offsets: Vec<i64>,
     values: Vec<f64>,
 }
 
 impl Singles {
+    /// Each series, with the places of its rows and of their starts.
+    pub fn runs(&self) -> impl Iterator<Item = (SeriesId, Place, Place)> {
+        self.runs.iter().map(|(series, rows)| {
+            let from = rows.start % self.starts.len();
+            (*series, rows.clone(), from..from + rows.len())
+        })
+    }
+
     /// Where each bucket starts, in the order of series and time.
-    pub fn starts(&self) -> &[Timestamp] {
+    pub(in crate::storage) const fn starts(&self) -> &Starts {
         &self.starts
     }
 
-    /// Each series with the places of its rows.
-    pub fn runs(&self) -> impl Iterator<Item = (SeriesId, Place)> {
-        let alone = self.series.is_empty().then_some((self.first, 0..self.starts.len()));
-        let mut from = 0;
-        let shared = self.series.chunk_by(|a, b| a == b).map(move |run| {
-            from += run.len();
-            (run[0], from - run.len()..from)
-        });
-        alone.into_iter().chain(shared)
-    }
-
-    /// The numbers of rows.
-    pub fn values(&self, rows: Place) -> &[f64] {
-        &self.values[rows]
+    /// The numbers, row by row.
+    pub fn values(&self) -> &[f64] {
+        &self.values
     }
 
     /// The fold of rows of one series, which are not none.
@@ -270,8 +308,9 @@ impl Singles {
         match self.kind {
             Kind::Counter => Counter::of(values).into(),
             Kind::Rolling => {
-                let time = self.starts[last].as_ms().wrapping_add(self.offsets[last]);
-                let time = Timestamp::from_ms(time);
+                let start = self.starts[last % self.starts.len()].as_ms();
+                let offset = self.offsets[last % self.offsets.len()];
+                let time = Timestamp::from_ms(start.wrapping_add(offset));
                 match parts {
                     Parts::All => Rolling::of(values, time).into(),
                     Parts::NoSketches | Parts::Sums => Rolling::of_numbers(values, time).into(),

@@ -276,3 +276,98 @@ fn one_segment_is_read_without_the_others() {
         wanted.iter().flat_map(|s| view.rows(s, Parts::All).unwrap()).collect();
     assert_eq!(back, rows[24_000..30_000]);
 }
+
+/// Series that were sampled at the same times, which are not evenly apart.
+fn sharing(series: u32, times: i64) -> Vec<Row<Rolling>> {
+    let row = |series: u32, n: i64| {
+        let start = Timestamp::from_ms(1_000_000 + n * 7_000 + n % 3 * 1000);
+        let fold = Rolling::one((n * 31 % 17) as f64 / 4.0, start);
+        Row { series: SeriesId::new(1 + series / 7, series % 7), start, fold }
+    };
+    (0..series).flat_map(|series| (0..times).map(move |n| row(series, n))).collect()
+}
+
+#[test]
+fn series_that_share_a_segment_take_no_bytes_for_their_numbers_and_times() {
+    let mut rows = sharing(60, 60);
+    let values = |row: &mut Row<Rolling>| row.fold = Rolling::one(1.5, row.start);
+    rows.iter_mut().for_each(values);
+    let bytes: usize = settled(&rows, usize::MAX).iter().map(|block| block.data.len()).sum();
+    assert!(bytes < 400, "{bytes} bytes for {} rows of a constant", rows.len());
+}
+
+#[test]
+fn columns_of_a_segment_are_read_as_its_rows_are() {
+    for (series, times) in [(60, 60), (1, 200), (200, 1), (3, 20), (2, 2)] {
+        let mut rows = sharing(series, times);
+        for is_even in [true, false] {
+            for block in settled(&rows, 1 << 14)
+                .iter()
+                .chain(&encode(&rows, Width::from_secs(1)).collect::<Vec<_>>())
+            {
+                let view = View::new(&block.data).unwrap();
+                for segment in view.segments() {
+                    let singles = view.singles(segment, Parts::All).unwrap().unwrap();
+                    let sums = view.singles(segment, Parts::Sums).unwrap().unwrap();
+                    assert_eq!(singles.values(), sums.values());
+                    let Rows::Rolling(read) = view.read(segment, Parts::All).unwrap() else {
+                        panic!()
+                    };
+                    let mut place = 0;
+                    for (id, rows, at) in singles.runs() {
+                        for (row, at) in rows.zip(at) {
+                            let fold = singles.fold(row..row + 1, Parts::All);
+                            let same = Row { series: id, start: singles.starts()[at], fold };
+                            let Row { series, start, fold } = read[place].clone();
+                            assert_eq!(same, Row { series, start, fold: fold.into() });
+                            place += 1;
+                        }
+                    }
+                    assert_eq!(place, read.len());
+                }
+            }
+            // One series lacks a bucket, so that times no longer repeat themselves for all.
+            if is_even {
+                rows.remove(rows.len() / 2);
+            }
+            if rows.is_empty() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_column_of_runs_or_repetitions_that_cannot_be_is_refused() {
+    use super::numbers::{read_ints, read_runs, write_ints};
+    let (_, effort) = (Neighbours::Unknown, Effort::Settled);
+    let pco = pco::wrapped::FileDecompressor::new(header().as_slice()).unwrap().0;
+    let written = |numbers: &[i64]| {
+        let mut out = Vec::new();
+        write_ints(numbers, Neighbours::Unknown, effort, &mut out);
+        out
+    };
+    let read = |bytes: &[u8], rows| read_ints(rows, &pco, &mut Reader::new(bytes));
+    let runs: Vec<i64> = [5, 9, -3].into_iter().flat_map(|n| [n; 6]).collect();
+    let repeated: Vec<i64> = [5, 9, -3].into_iter().cycle().take(18).collect();
+    for (numbers, code) in [(&runs, 8), (&repeated, 9)] {
+        let bytes = written(numbers);
+        assert_eq!(bytes[0], code);
+        assert_eq!(read(&bytes, 18), Ok(numbers.clone()));
+        assert!(read(&bytes, 17).is_err() && read(&bytes, 19).is_err(), "of another length");
+    }
+    assert_eq!(
+        read_runs(18, &pco, &mut Reader::new(&written(&runs))),
+        Ok(vec![(5, 6), (9, 6), (-3, 6)])
+    );
+    // Constant lengths of 0, and of -1; runs of runs; a period of none.
+    for bytes in [
+        &[8, 1, 0, 0, 0, 2][..],
+        &[8, 1, 0, 1, 0, 2],
+        &[8, 1, 8, 1, 0, 2, 0, 2],
+        &[9, 0, 0, 2],
+        &[9, 1, 9, 1, 0, 2],
+    ] {
+        assert!(read(bytes, 1).is_err(), "{bytes:?}");
+    }
+}

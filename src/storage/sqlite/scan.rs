@@ -82,7 +82,7 @@ fn read_block(
         let in_time = segment.last >= scan.range.start && segment.first < scan.range.end;
         if in_time && steps.touches(segment.first_series, segment.last_series) {
             if cuts.is_empty()
-                && let Some(singles) = view.singles(segment)?
+                && let Some(singles) = view.singles(segment, scan.parts)?
             {
                 steps.add_singles(&singles, scan.range);
                 continue;
