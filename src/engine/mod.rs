@@ -7,6 +7,7 @@ mod analysis;
 mod annotate;
 #[cfg(test)]
 mod bed;
+mod budget;
 mod clock;
 mod delete;
 mod dictionary;

@@ -4,6 +4,7 @@
 //! all functions of a question share one scan. What is left out to keep an answer within its bounds
 //! is counted.
 
+use super::budget::{Budget, DEFAULT_BYTES};
 use super::extract::PART_POINTS;
 use super::groups::{Grouping, Key, Members};
 use super::reading::{Bounds, Coverage, Reading, Span};
@@ -22,8 +23,6 @@ const DEFAULT_SERIES: usize = 100;
 const MAX_SERIES: usize = 10_000;
 /// Bytes of an answer, near enough, when the request does not say, and the most that it may say: clients
 /// take messages of 4 MiB unless they are told.
-const DEFAULT_BYTES: usize = 1 << 20;
-const MAX_BYTES: usize = 3 << 20;
 /// The most points of a ranked answer: about a hundred megabytes while it is made.
 const MAX_RANKED: usize = 1_000_000;
 /// Of groups with sketches so many fewer are read at a time.
@@ -144,21 +143,20 @@ impl Engine {
 
 struct Limits {
     series: usize,
-    bytes: usize,
+    bytes: Budget,
 }
 
 impl Limits {
     fn of(query: &Query) -> Result<Self, Error> {
-        let limit = |field, asked: Option<u32>, default, max: usize| match asked {
-            None | Some(0) => Ok(default),
-            Some(asked) if asked as usize <= max => Ok(asked as usize),
-            Some(asked) => {
-                let message = format!("{asked} is above {max}; ask for less at a time");
-                Err(Error::Invalid { field, message })
+        let series = match query.max_series.unwrap_or(0) as usize {
+            0 => DEFAULT_SERIES,
+            asked if asked <= MAX_SERIES => asked,
+            asked => {
+                let message = format!("{asked} is above {MAX_SERIES}; ask for less at a time");
+                return Err(Error::Invalid { field: "max_series", message });
             }
         };
-        let series = limit("max_series", query.max_series, DEFAULT_SERIES, MAX_SERIES)?;
-        let bytes = limit("max_bytes", query.max_bytes, DEFAULT_BYTES, MAX_BYTES)?;
+        let bytes = Budget::of(query.max_bytes, DEFAULT_BYTES)?;
         if let Some(Top { k, .. }) = query.top.filter(|top| top.k == 0 || top.k > series) {
             let message = format!("{k} is not from 1 to max_series, which is {series}");
             return Err(Error::Invalid { field: "top.k", message });
@@ -214,8 +212,8 @@ impl Asking {
             groups.partition_point(|members| members.key.text() <= cursor.after)
         });
         let mut left = &groups[from..];
-        let (mut answered, mut bytes, mut last) = (Vec::new(), 0, None);
-        while !left.is_empty() && answered.len() < limits.series && bytes < limits.bytes {
+        let (mut answered, mut bytes, mut last) = (Vec::new(), limits.bytes, None);
+        while !left.is_empty() && answered.len() < limits.series && !bytes.is_spent() {
             let room = limits.series - answered.len();
             let (part, rest) = left.split_at(self.part_size(left.len()).min(room));
             let mut read = self.read(part).await?.into_iter().zip(part);
@@ -225,10 +223,10 @@ impl Asking {
                 last = Some(&members.key);
                 if !steps.is_empty() {
                     let group = self.group(members, &steps, false);
-                    bytes += group.bytes();
+                    bytes.take(group.bytes());
                     answered.push(group);
                 }
-                if bytes >= limits.bytes {
+                if bytes.is_spent() {
                     break;
                 }
             }
@@ -292,20 +290,17 @@ impl Asking {
         rest.sort_by(|a, b| a.key.cmp(&b.key));
         shown.extend(rest);
         let read = self.read(&shown).await?;
-        let (mut answered, mut bytes, mut omitted) = (Vec::new(), 0, 0);
-        for (place, (steps, members)) in read.iter().zip(&shown).enumerate() {
-            let is_rest = place >= own;
-            if steps.is_empty() {
-                continue;
-            }
-            let group = self.group(members, steps, is_rest);
-            bytes += group.bytes();
-            if bytes >= limits.bytes && !answered.is_empty() {
-                omitted += 1;
-                continue;
-            }
-            answered.push(group);
+        let told = read.iter().zip(&shown).enumerate().filter(|(_, (steps, _))| !steps.is_empty());
+        let told = told.map(|(place, (steps, members))| self.group(members, steps, place >= own));
+        let (mut others, mut answered): (Vec<Group>, Vec<Group>) =
+            told.partition(|one| one.is_rest);
+        // What the others come to is worth more than the last of the first.
+        let mut bytes = limits.bytes;
+        for group in &others {
+            bytes.take(group.bytes());
         }
+        let omitted = bytes.keep(&mut answered, Group::bytes);
+        answered.append(&mut others);
         let mut coverage = self.reading.coverage();
         coverage.omitted = omitted;
         if omitted > 0 {
@@ -449,12 +444,11 @@ impl Asking {
 
 impl Group {
     /// Bytes that it takes in an answer, near enough.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         const NUMBER: usize = 9;
-        let names = self.key.labels.as_canonical().len()
-            + self.key.component.as_ref().map_or(0, |name| name.len())
-            + self.key.metric.as_ref().map_or(0, |name| name.len());
-        names + self.unit.len() + NUMBER * (2 + self.times.len()) * (1 + self.columns.len())
+        self.key.bytes()
+            + self.unit.len()
+            + NUMBER * (2 + self.times.len()) * (1 + self.columns.len())
     }
 }
 

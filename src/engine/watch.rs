@@ -5,6 +5,7 @@
 //! who comes back with where it was gets one for all that it missed. So nothing is told twice or not at all,
 //! but for samples that come later than their step is told.
 
+use super::budget::{Budget, DEFAULT_BYTES};
 use super::groups::{Grouping, Members};
 use super::query::{Column, Group};
 use super::reading::{Bounds, Reading};
@@ -40,6 +41,8 @@ pub struct Watch {
     pub grouping: Grouping,
     /// At most so many groups of a change; 100.
     pub max_series: Option<u32>,
+    /// At most so many bytes of them, near enough; 1 MiB.
+    pub max_bytes: Option<u32>,
     /// From when on; none: from now on.
     pub from: Option<Timestamp>,
     /// Whether rules are watched too.
@@ -71,6 +74,7 @@ pub struct Watching {
     functions: Vec<Function>,
     grouping: Grouping,
     max_series: usize,
+    max_bytes: Budget,
     /// What is before this was told.
     from: Timestamp,
     rules: Option<(watch::Receiver<Arc<RuleStates>>, Arc<RuleStates>)>,
@@ -94,6 +98,7 @@ impl Engine {
             most if most <= MAX_SERIES => most,
             most => return invalid("max_series", format!("{most} is above {MAX_SERIES}")),
         };
+        let max_bytes = Budget::of(request.max_bytes, DEFAULT_BYTES)?;
         let base = self.config.retention.0.base_width();
         let ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(base.as_ms());
         let step = Width::from_ms(ms - ms % base.as_ms()).unwrap_or(base);
@@ -107,6 +112,7 @@ impl Engine {
             functions: request.functions,
             grouping: request.grouping,
             max_series,
+            max_bytes,
             from,
             rules: request.with_rules.then(|| (states, Arc::default())),
             findings: request.with_findings.then(|| (Vec::new(), None)),
@@ -151,10 +157,10 @@ impl Watching {
         };
         let read = self.read(&groups, (first, last), range).await?;
         let told = groups.iter().zip(read);
-        Ok((
-            told.filter_map(|(members, steps)| self.group(members, steps, range)).collect(),
-            omitted,
-        ))
+        let told = told.filter_map(|(members, steps)| self.group(members, steps, range));
+        let (mut told, mut bytes): (Vec<Group>, Budget) = (told.collect(), self.max_bytes);
+        let omitted = omitted + bytes.keep(&mut told, Group::bytes);
+        Ok((told, omitted))
     }
 
     async fn read(

@@ -165,6 +165,7 @@ pub(super) fn compare(
         baseline: request.baseline.map(|baseline| span(Some(baseline))).transpose()?,
         grouping: request.group_by.map(|group_by| grouping(Some(group_by))),
         k: Some(request.k),
+        max_bytes: Some(request.max_bytes),
         deadline,
     })
 }

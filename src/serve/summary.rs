@@ -23,6 +23,7 @@ pub(super) fn summarise(
         max_findings: Some(request.max_findings),
         max_components: Some(request.max_components),
         max_metrics: Some(request.max_metrics),
+        max_bytes: Some(request.max_bytes),
         deadline,
     })
 }

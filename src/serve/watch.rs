@@ -36,6 +36,7 @@ pub(super) fn watch(mut request: v1::WatchRequest) -> Result<(Watch, Token), Err
         functions: functions(&request.functions)?,
         grouping: grouping(request.group_by),
         max_series: Some(request.max_series),
+        max_bytes: Some(request.max_bytes),
         from: from.and_then(|ms| ms.parse().ok()).map(Timestamp::from_ms),
         with_rules: request.rules,
         with_findings: request.findings,

@@ -3,11 +3,12 @@
 //! The size of an effect is told in usual deviations, so that what always wavers does not outrank what
 //! was steady.
 
+use super::super::budget::{Budget, DEFAULT_BYTES};
 use super::super::groups::{Grouping, Key, Members};
 use super::super::reading::{Bounds, Coverage, Reading, Span};
 use super::super::{Engine, Error, Function};
 use super::robust::Usual;
-use super::{Statistic, Traced, Traces, Windows};
+use super::{Statistic, Traced, Traces, Values, Windows};
 use crate::storage::{Cell, Parts};
 use model::{Fold, Merge, Range, Selector};
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub struct Compare {
     pub grouping: Option<Grouping>,
     /// At most so many differences, and as many new and vanished groups; 20.
     pub k: Option<u32>,
+    /// At most so many bytes, near enough; 1 MiB.
+    pub max_bytes: Option<u32>,
     /// When to give up.
     pub deadline: Option<Instant>,
 }
@@ -83,6 +86,12 @@ impl Difference {
         let (before, after) = (self.before?, self.after?);
         (before != 0.0).then(|| after / before)
     }
+
+    /// Bytes that it takes in an answer, near enough.
+    pub(in crate::engine) fn bytes(&self) -> usize {
+        const FIGURES: usize = 200;
+        FIGURES + self.key.bytes() + self.unit.len()
+    }
 }
 
 impl Statistic {
@@ -113,6 +122,7 @@ impl Engine {
                 return Err(Error::Invalid { field: "k", message });
             }
         };
+        let bytes = Budget::of(request.max_bytes, DEFAULT_BYTES)?;
         let selected = self.find(&request.selector)?;
         let annotations = self.annotations(
             Range::new(baseline.start.min(range.start), range.end),
@@ -126,7 +136,7 @@ impl Engine {
         let deadline = self.deadline(request.deadline);
         let mut traces = Traces::read(self, groups, windows, STEPS, deadline).await?;
         traces.fill_p99().await?;
-        let mut comparison = traces.compared(k).await?;
+        let mut comparison = traces.compared(k, bytes).await?;
         comparison.coverage.annotations = annotations;
         if omitted > 0 {
             comparison.coverage.omitted += omitted as u64;
@@ -137,8 +147,37 @@ impl Engine {
     }
 }
 
+impl Values {
+    /// How far the means of both windows are apart, in usual deviations of a step; none if that is less
+    /// than `least`, or where too few steps have data.
+    pub(in crate::engine) fn effect(&self, least: f64) -> Option<f64> {
+        let (before, after) = self.steps.split_at(self.baseline);
+        let mean = |steps: &[Option<f64>]| {
+            let (mut sum, mut count) = (0.0, 0);
+            for value in steps.iter().flatten() {
+                (sum, count) = (sum + value, count + 1);
+            }
+            (count >= MIN_STEPS).then(|| sum / count as f64)
+        };
+        let (was, is) = (mean(before)?, mean(after)?);
+        let distance = is - was;
+        // What is usual is at least a twentieth, or a steady figure would outrank all others.
+        let floor = 0.05 * was.abs().max(is.abs());
+        let floor = floor.max(self.event.map_or(0.0, |event| (was.max(is) * event).sqrt()));
+        if distance.abs() < least * floor {
+            return None;
+        }
+        let usual = |steps: &[Option<f64>]| Usual::of(steps.iter().flatten().copied());
+        let (before, after) = (usual(before)?, usual(after)?);
+        let spread = (before.above + before.below + after.above + after.below) / 4.0;
+        let spread = spread.max(floor);
+        let effect = if spread > 0.0 { distance / spread } else { 0.0 };
+        (effect.abs() >= least).then_some(effect)
+    }
+}
+
 impl Traces {
-    async fn compared(&self, k: usize) -> Result<Comparison, Error> {
+    async fn compared(&self, k: usize, mut bytes: Budget) -> Result<Comparison, Error> {
         let (mut all, mut new, mut vanished) = (Vec::new(), Vec::new(), Vec::new());
         for traced in &self.groups {
             let (was, is) = (traced.before.count > 0.0, traced.whole.count > 0.0);
@@ -158,17 +197,17 @@ impl Traces {
         let effect = |difference: &Difference| difference.effect.map_or(0.0, f64::abs);
         all.sort_by(|(_, a), (_, b)| effect(b).total_cmp(&effect(a)));
         let mut coverage = self.coverage.clone();
-        let left_out = |list: &Vec<_>| list.len().saturating_sub(k) as u64;
-        coverage.omitted = left_out(&all) + left_out(&new) + left_out(&vanished);
+        for list in [&mut all, &mut new, &mut vanished] {
+            coverage.omitted += list.len().saturating_sub(k) as u64;
+            list.truncate(k);
+            coverage.omitted += bytes.keep(list, |(_, difference)| difference.bytes());
+            self.fill_quantiles(list).await?;
+        }
         if coverage.omitted > 0 {
             coverage.advice = format!(
-                "{} smaller differences are left out; ask for a larger k, or choose series",
+                "{} smaller differences are left out; ask for a larger k or more bytes, or choose series",
                 coverage.omitted
             );
-        }
-        for list in [&mut all, &mut new, &mut vanished] {
-            list.truncate(k);
-            self.fill_quantiles(list).await?;
         }
         if all.is_empty() && new.is_empty() && vanished.is_empty() {
             coverage.empty_because.push_str("none of the series has data in either range");
@@ -190,21 +229,7 @@ impl Traces {
         statistic: Statistic,
     ) -> Difference {
         let function = statistic.function();
-        let values = self.values(traced, statistic);
-        let usual = |steps: &[Option<f64>]| {
-            Usual::of(steps.iter().flatten().copied()).filter(|usual| usual.count >= MIN_STEPS)
-        };
-        let (before, after) = values.steps.split_at(values.baseline);
-        let effect = usual(before).zip(usual(after)).map(|(before, after)| {
-            let distance = after.mean - before.mean;
-            // What is usual is at least a twentieth, or a steady figure would outrank all others.
-            let floor = 0.05 * before.mean.abs().max(after.mean.abs());
-            let chance =
-                values.event.map_or(0.0, |event| (before.mean.max(after.mean) * event).sqrt());
-            let spread = (before.above + before.below + after.above + after.below) / 4.0;
-            let spread = spread.max(floor).max(chance);
-            if spread > 0.0 { distance / spread } else { 0.0 }
-        });
+        let effect = self.values(traced, statistic).effect(0.0);
         let windows = &self.steps.windows;
         let level = |cell: Cell, window: Range| {
             let seconds = window.end.min(windows.now).since(window.start).as_secs_f64();

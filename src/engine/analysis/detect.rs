@@ -3,7 +3,7 @@
 //! Only complete steps count, and only those in which something was measured. One step proves
 //! nothing: at least two in a row are an anomaly.
 
-use super::robust::Usual;
+use super::robust::{Knowing, Usual};
 
 /// When something is out of the usual.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,37 +85,46 @@ pub(in crate::engine) enum Verdict {
 }
 
 impl Values {
-    /// The band that the baseline says is usual; none if it says too little.
-    pub(in crate::engine) fn band(&self, thresholds: &Thresholds) -> Option<Band> {
-        let baseline = || self.steps[..self.baseline].iter().flatten().copied();
-        if baseline().count() < thresholds.min_buckets {
-            return None;
-        }
-        let usual = Usual::of(baseline())?;
+    /// The band that is usual where the baseline is like that.
+    fn band(&self, usual: &Usual, thresholds: &Thresholds) -> Band {
         let (mut below, mut above) =
             (usual.below * thresholds.deviations, usual.above * thresholds.deviations);
         if let Some(event) = self.event {
             // How many events come when so many are usual (Poisson), and a few where none are.
             const A_FEW: f64 = 3.0;
-            let mean = baseline().sum::<f64>() / usual.count as f64 / event;
-            let chance = thresholds.deviations * mean.sqrt();
+            let chance = thresholds.deviations * (usual.mean / event).sqrt();
             below = below.max(chance * event);
             above = above.max((chance + A_FEW) * event);
         }
         let least = thresholds.min_change * usual.centre.abs();
         let low = usual.centre - below.max(least);
-        Some(Band {
+        let was_negative =
+            || self.steps[..self.baseline].iter().flatten().any(|value| *value < 0.0);
+        Band {
             // What never was below 0 is not expected there.
-            low: if baseline().all(|value| value >= 0.0) { low.max(0.0) } else { low },
+            low: if low < 0.0 && !was_negative() { 0.0 } else { low },
             high: usual.centre + above.max(least),
             centre: usual.centre,
             buckets: usual.count,
-        })
+        }
     }
 
     /// Looks for the stretch of the range that is farthest out of the usual.
     pub(in crate::engine) fn judge(&self, thresholds: &Thresholds) -> Verdict {
-        let Some(band) = self.band(thresholds) else { return Verdict::NoBaseline };
+        let baseline: Vec<f64> = self.steps[..self.baseline].iter().flatten().copied().collect();
+        if baseline.len() < thresholds.min_buckets {
+            return Verdict::NoBaseline;
+        }
+        // The better the usual is known the wider it is; most is within what is usual at least.
+        let mut band = None;
+        for usual in Knowing::of(baseline) {
+            let known = self.band(&usual, thresholds);
+            if !self.has_run(&known, thresholds.in_a_row) {
+                return Verdict::Usual;
+            }
+            band = Some(known);
+        }
+        let Some(band) = band else { return Verdict::NoBaseline };
         let runs = self.runs(&band, thresholds.in_a_row).into_iter().filter(|run| {
             // The fewest steps that there may be must be clearly out, or long tails would pass for it.
             let least = if run.buckets == thresholds.in_a_row { CLEARLY } else { 1.0 };
@@ -129,6 +138,16 @@ impl Values {
             }
             _ => Verdict::Usual,
         }
+    }
+
+    /// Whether any stretch of the range is outside, on one side.
+    fn has_run(&self, band: &Band, in_a_row: usize) -> bool {
+        let mut sides = self.steps[self.baseline..].iter().flatten().map(|value| band.side(*value));
+        let mut run = (None, 0);
+        sides.any(|side| {
+            run = if side == run.0 { (side, run.1 + 1) } else { (side, 1) };
+            side.is_some() && run.1 >= in_a_row
+        })
     }
 
     /// Whether enough events came, before or within, for their number to mean something.

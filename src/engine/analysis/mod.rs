@@ -17,11 +17,12 @@ pub use trace::Statistic;
 use super::groups::Members;
 use super::reading::{Bounds, Coverage, Reading};
 use super::{Engine, Error};
-use crate::storage::{Cell, Parts};
+use crate::storage::{Cell, Gap, Parts};
 use model::{Fold, Range, SeriesId, Timestamp, Width};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::task::JoinSet;
 use trace::Trace;
 
 /// About how many steps of groups are read at a time: some tens of megabytes.
@@ -107,7 +108,14 @@ impl Steps {
     fn known_since(&self, engine: &Engine, members: &Members) -> usize {
         let first = members.series.iter().map(|one| engine.state.current(one.place).first_time);
         let first = first.min().unwrap_or(Timestamp::MAX);
-        (0..self.count()).find(|step| self.start(*step) >= first).unwrap_or(self.count())
+        let in_window = |window: Range, count: usize| {
+            let first = self.step.round_up(first.max(window.start));
+            let before = first.as_ms().saturating_sub(window.start.as_ms()) / self.step.as_ms();
+            usize::try_from(before).ok().filter(|before| *before < count)
+        };
+        let baseline = in_window(self.windows.baseline, self.baseline);
+        let range = || in_window(self.windows.range, self.range).map(|step| self.baseline + step);
+        baseline.or_else(range).unwrap_or(self.count())
     }
 
     /// When a step starts.
@@ -181,40 +189,30 @@ impl Traces {
         let ids = ids.fold((SeriesId::from_u64(u64::MAX), SeriesId::from_u64(0)), |ids, id| {
             (ids.0.min(id), ids.1.max(id))
         });
-        let traced = |members: &Members| Traced {
-            members: members.clone(),
-            trace: Trace::new(members.key.kind, steps.count(), steps.known_since(engine, members)),
-            whole: Cell::default(),
-            before: Cell::default(),
+        let whole = Whole { engine: engine.clone(), steps, ids, deadline };
+        let (left, right) = groups.split_at(groups.len() / 2);
+        let (left, right) =
+            in_halves(whole.clone().trace(left.to_vec()), whole.trace(right.to_vec())).await;
+        let ((mut groups, mut coverage), (mut others, covered)) = match (left?, right?) {
+            (Ok(left), Ok(right)) => (left, right),
+            (Err(wider), Ok(_)) | (Ok(_), Err(wider)) => return Ok(Err(wider)),
+            (Err(one), Err(other)) => return Ok(Err(one.max(other))),
         };
-        let mut groups: Vec<Traced> = groups.iter().map(traced).collect();
-        let (mut covered, mut gaps) = (None, Vec::new());
-        for span in steps.windows.spans() {
-            // Two halves at once: each has a connection, and a thread, of its own.
-            let half = groups.len() / 2;
-            let (left, right) = groups.split_at_mut(half);
-            let whole = Whole { engine, steps, span, ids, deadline };
-            let (left, right) = tokio::try_join!(whole.trace(left), whole.trace(right))?;
-            let mut coverage = match (left, right) {
-                (Ok(_), Ok(coverage)) => coverage,
-                (Err(wider), Ok(_)) | (Ok(_), Err(wider)) => return Ok(Err(wider)),
-                (Err(one), Err(other)) => return Ok(Err(one.max(other))),
-            };
-            gaps.append(&mut coverage.gaps);
-            covered = Some(coverage);
-        }
+        groups.append(&mut others);
+        let news = covered.gaps.into_iter().filter(|gap| !coverage.gaps.contains(gap));
+        let news: Vec<Gap> = news.collect();
+        coverage.gaps.extend(news);
         let mut alive: HashMap<Option<Arc<str>>, Vec<bool>> = HashMap::new();
         for traced in &groups {
             let component = traced.members.key.component.clone();
             let alive = alive.entry(component).or_insert_with(|| vec![false; steps.count()]);
-            for (step, alive) in alive.iter_mut().enumerate() {
-                *alive |= traced.trace.is_present(step);
+            for (alive, count) in alive.iter_mut().zip(&traced.trace.counts) {
+                *alive |= *count > 0.0;
             }
         }
-        let mut coverage = covered.expect("there is a range to read");
         let range = steps.windows.range;
-        gaps.retain(|gap: &crate::storage::Gap| gap.range.intersection(&range).is_some());
-        (coverage.range, coverage.gaps) = (range, gaps);
+        coverage.gaps.retain(|gap| gap.range.intersection(&range).is_some());
+        coverage.range = range;
         let mut in_range = steps.baseline..steps.count();
         coverage.buckets_expected = steps.range as u64;
         let is_present = |step: &usize| alive.values().any(|alive| alive[*step]);
@@ -294,49 +292,108 @@ impl Traces {
     }
 }
 
-/// What is read at once of a span.
-struct Whole<'a> {
-    engine: &'a Arc<Engine>,
+/// Does both at once, one of them as a task: so each has a core of its own, if there are two.
+pub(in crate::engine) async fn in_halves<T: Send + 'static>(
+    left: impl Future<Output = T> + Send + 'static,
+    right: impl Future<Output = T>,
+) -> (T, T) {
+    let mut task = JoinSet::new();
+    task.spawn(left);
+    let right = right.await;
+    let left = task.join_next().await.expect("there is a task");
+    (left.expect("what it does does not panic"), right)
+}
+
+/// What is read, and how.
+#[derive(Clone)]
+struct Whole {
+    engine: Arc<Engine>,
     steps: Steps,
-    span: Range,
     ids: (SeriesId, SeriesId),
     deadline: Instant,
 }
 
-impl Whole<'_> {
+/// To which step, and to which of the windows, something belongs.
+struct Place {
+    step: Option<usize>,
+    window: Option<Window>,
+}
+
+#[derive(Clone, Copy)]
+enum Window {
+    Baseline,
+    Range,
+}
+
+impl Whole {
     /// Reads the traces of groups; or says which step there must be instead.
-    async fn trace(&self, groups: &mut [Traced]) -> Result<Result<Coverage, Width>, Error> {
-        let Self { engine, steps, span, ids, deadline } = self;
-        let (now, bounds) = (steps.windows.now, Bounds::fixed(steps.step));
-        let mut reading = Reading::new((*engine).clone(), (*span, now), bounds, *deadline)?;
-        let size = (PART_STEPS / steps.count().max(1)).max(1);
-        for part in groups.chunks_mut(size) {
-            let sums = reading.sums(part.iter().map(|one| &one.members), *ids).await?;
-            if reading.step != steps.step {
-                break;
+    async fn trace(
+        self,
+        groups: Vec<Members>,
+    ) -> Result<Result<(Vec<Traced>, Coverage), Width>, Error> {
+        let Self { engine, steps, ids, deadline } = self;
+        let traced = |members: Members| Traced {
+            trace: Trace::new(
+                members.key.kind,
+                steps.count(),
+                steps.known_since(&engine, &members),
+            ),
+            members,
+            whole: Cell::default(),
+            before: Cell::default(),
+        };
+        let mut groups: Vec<Traced> = groups.into_iter().map(traced).collect();
+        let (mut covered, mut gaps) = (None, Vec::new());
+        for span in steps.windows.spans() {
+            let (now, bounds) = (steps.windows.now, Bounds::fixed(steps.step));
+            let mut reading = Reading::new(engine.clone(), (span, now), bounds, deadline)?;
+            let size = (PART_STEPS / steps.count().max(1)).max(1);
+            for part in groups.chunks_mut(size) {
+                let sums = reading.sums(part.iter().map(|one| &one.members), ids).await?;
+                if reading.step != steps.step {
+                    return Ok(Err(reading.step));
+                }
+                let places = steps.places(sums.first(), reading.steps());
+                for (traced, cells) in part.iter_mut().zip(sums.groups()) {
+                    traced.take_in(&places, cells);
+                }
             }
-            for (traced, cells) in part.iter_mut().zip(sums.groups()) {
-                traced.take_in(sums.first(), cells, steps);
-            }
+            let mut coverage = reading.coverage();
+            gaps.append(&mut coverage.gaps);
+            covered = Some(coverage);
         }
-        let is_fit = reading.step == steps.step;
-        Ok(if is_fit { Ok(reading.coverage()) } else { Err(reading.step) })
+        let mut coverage = covered.expect("there is a range to read");
+        coverage.gaps = gaps;
+        Ok(Ok((groups, coverage)))
+    }
+}
+
+impl Steps {
+    /// Where so many steps from this one on belong.
+    fn places(&self, first: Timestamp, count: usize) -> Vec<Place> {
+        let place = |n: usize| {
+            let start = Timestamp::from_ms(first.as_ms() + n as i64 * self.step.as_ms());
+            let window = if self.windows.range.contains(start) {
+                Some(Window::Range)
+            } else {
+                self.windows.baseline.contains(start).then_some(Window::Baseline)
+            };
+            Place { step: self.number(start), window }
+        };
+        (0..count).map(place).collect()
     }
 }
 
 impl Traced {
-    fn take_in(&mut self, first: Timestamp, cells: &[Cell], steps: &Steps) {
-        let times = (0..).map(|n| Timestamp::from_ms(first.as_ms() + n * steps.step.as_ms()));
-        for (time, cell) in times.zip(cells).filter(|(_, cell)| cell.count > 0.0) {
-            if let Some(step) = steps.number(time) {
+    fn take_in(&mut self, places: &[Place], cells: &[Cell]) {
+        for (place, cell) in places.iter().zip(cells).filter(|(_, cell)| cell.count > 0.0) {
+            if let Some(step) = place.step {
                 self.trace.set(step, *cell);
             }
-            let whole = if steps.windows.range.contains(time) {
-                &mut self.whole
-            } else if steps.windows.baseline.contains(time) {
-                &mut self.before
-            } else {
-                continue;
+            let whole = match place.window {
+                Some(Window::Range) => &mut self.whole,
+                Some(Window::Baseline) => &mut self.before,
+                None => continue,
             };
             whole.sum += cell.sum;
             whole.count += cell.count;

@@ -43,17 +43,58 @@ impl Usual {
     /// Of values in the order of time; none of none. The latest quarter has no say in how long the tails
     /// are: what begins to be unusual there would make itself usual.
     pub(in crate::engine) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.collect();
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let mut earlier = values[..values.len() - values.len() / 4].to_vec();
-        let centre = median(&mut values)?;
-        let mut tail = |share| quantile(&mut earlier, share).map_or(0.0, |at| (at - centre).abs());
-        let (below, above) = (tail(0.05) / DEVIATIONS_OF_P95, tail(0.95) / DEVIATIONS_OF_P95);
-        for value in &mut values {
-            *value = (*value - centre).abs();
-        }
-        let (count, spread) = (values.len(), median(&mut values)? * MAD_TO_DEVIATION);
-        Some(Self { centre, mean, below: below.max(spread), above: above.max(spread), count })
+        Knowing::of(values.collect()).last()
+    }
+}
+
+/// What is usual, better known with each look: first the middle alone, then how far values usually lie, at
+/// last the tails too. Neither side gets narrower.
+pub(in crate::engine) struct Knowing {
+    values: Vec<f64>,
+    /// The same, moved about.
+    moved: Vec<f64>,
+    known: Option<Usual>,
+    looks: u32,
+}
+
+impl Knowing {
+    /// Of values in the order of time.
+    pub(in crate::engine) fn of(values: Vec<f64>) -> Self {
+        Self { moved: values.clone(), values, known: None, looks: 0 }
+    }
+}
+
+impl Iterator for Knowing {
+    type Item = Usual;
+
+    fn next(&mut self) -> Option<Usual> {
+        self.looks += 1;
+        self.known = Some(match (self.looks, self.known) {
+            (1, _) => {
+                let (sum, count) = (self.values.iter().sum::<f64>(), self.values.len());
+                let centre = median(&mut self.moved)?;
+                Usual { centre, below: 0.0, above: 0.0, mean: sum / count as f64, count }
+            }
+            (2, Some(known)) => {
+                for value in &mut self.moved {
+                    *value = (*value - known.centre).abs();
+                }
+                let spread = median(&mut self.moved)? * MAD_TO_DEVIATION;
+                Usual { below: spread, above: spread, ..known }
+            }
+            (3, Some(known)) => {
+                let earlier = self.values.len() - self.values.len() / 4;
+                let earlier = &mut self.values[..earlier];
+                let mut tail = |share| {
+                    let at = quantile(earlier, share);
+                    at.map_or(0.0, |at| (at - known.centre).abs()) / DEVIATIONS_OF_P95
+                };
+                let (below, above) = (tail(0.05), tail(0.95));
+                Usual { below: known.below.max(below), above: known.above.max(above), ..known }
+            }
+            _ => return None,
+        });
+        self.known
     }
 }
 

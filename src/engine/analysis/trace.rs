@@ -82,10 +82,12 @@ impl Trace {
 
     /// Whether its steps usually have enough observations for percentiles.
     pub(in crate::engine) fn deserves_p99(&self) -> bool {
+        if self.kind != Kind::Rolling || self.counts.iter().all(|count| *count < MIN_FOR_P99) {
+            return false;
+        }
         let mut counts: Vec<f64> =
             self.counts.iter().copied().filter(|count| *count > 0.0).collect();
-        self.kind == Kind::Rolling
-            && super::robust::median(&mut counts).is_some_and(|count| count >= MIN_FOR_P99)
+        super::robust::median(&mut counts).is_some_and(|count| count >= MIN_FOR_P99)
     }
 
     /// What is compared of it.
@@ -119,7 +121,10 @@ impl Trace {
                 self.p99.get(step).copied().flatten().filter(|_| self.counts[step] >= MIN_FOR_P99)
             }
         };
-        let is_whole = || amounts.iter().all(|amount| amount.fract() == 0.0);
+        // What is too large for a whole number of 64 bits is one all the same.
+        let is_one =
+            |amount: &f64| (*amount as i64) as f64 == *amount || amount.abs() >= 2f64.powi(53);
+        let is_whole = || amounts.iter().all(is_one);
         let event = (statistic == Statistic::Rate && is_whole()).then(|| 1.0 / seconds);
         let steps = (0..self.sums.len()).map(value).collect();
         Values { steps, baseline, is_adjacent, event }

@@ -43,6 +43,14 @@ impl Ruled {
         self.state == RuleState::Firing
     }
 
+    /// Bytes that it takes in an answer, near enough.
+    pub(super) fn bytes(&self) -> usize {
+        const FIGURES: usize = 150;
+        let names =
+            self.metric.as_ref().map_or(0, |(component, name)| component.len() + name.len());
+        FIGURES + names + self.rule.to_string().len() + self.rule.message.len()
+    }
+
     /// Tells the log.
     fn tell(&self) {
         let Self { rule, metric, state, value, .. } = self;

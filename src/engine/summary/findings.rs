@@ -1,10 +1,9 @@
 //! What is out of the usual: jumps and slow trends, less what always comes at this hour.
 
-use super::super::analysis::{
-    Band, Run, Statistic, Steps, Thresholds, Traced, Traces, Verdict, trend,
-};
+use super::super::analysis::{Band, Run, Statistic, Steps, Traced, Traces};
 use super::super::groups::Key;
 use super::super::{Engine, Error, Function};
+use super::judge::{Found, Judged};
 use super::words;
 use crate::storage::Parts;
 use model::{Annotation, Fold, Range, Timestamp};
@@ -17,12 +16,6 @@ const SEASONS: [Duration; 2] = [Duration::from_hours(24), Duration::from_hours(7
 const SEASON_STEPS: usize = 2;
 /// The most groups whose past is read.
 const MAX_SEASONAL: usize = 500;
-/// Groups after which others that wait for the thread get their turn: about a millisecond.
-const OTHERS_TURN: usize = 100;
-/// Points from which a trend is computed: means of neighbouring steps.
-const TREND_POINTS: usize = 32;
-/// How sure a trend must be, in deviations.
-const TREND_CERTAINTY: f64 = 5.0;
 /// How long before an onset a note may explain it.
 const NOTE_BEFORE: Duration = Duration::from_mins(15);
 /// Onsets this far apart, or so many steps if that is longer, are told together.
@@ -84,13 +77,16 @@ impl Finding {
     pub fn ratio(&self) -> Option<f64> {
         (self.expected.centre != 0.0).then(|| self.now / self.expected.centre)
     }
-}
 
-/// What came of judging all groups.
-pub(super) struct Judged {
-    pub(super) findings: Vec<Finding>,
-    /// How many have too short a baseline.
-    pub(super) unjudged: u64,
+    /// Bytes that it takes in an answer, near enough: the next question names it once more.
+    pub(super) fn bytes(&self) -> usize {
+        const FIGURES: usize = 600;
+        let with = self.with.iter().map(|(component, metric)| component.len() + metric.len());
+        let note =
+            self.annotation.as_ref().map_or(0, |note| note.text.len() + note.component.len());
+        let labels: usize = self.labels.iter().map(String::len).sum();
+        FIGURES + 2 * self.key.bytes() + self.why.len() + with.sum::<usize>() + note + labels
+    }
 }
 
 /// Something out of the usual, before it is known whether it is so every day.
@@ -102,37 +98,25 @@ struct Candidate<'a> {
 }
 
 impl Traces {
-    /// Judges all groups but those that are told as silent.
+    /// What is out of the usual, by what judging said of each group; but for those that are told as silent.
     pub(super) async fn findings(
         &self,
         engine: &Engine,
-        thresholds: &Thresholds,
+        judged: &[Judged],
         is_silent: impl Fn(&Traced) -> bool,
-    ) -> Result<Judged, Error> {
-        let (mut candidates, mut findings, mut unjudged) = (Vec::new(), Vec::new(), 0);
-        for (place, traced) in self.groups.iter().enumerate() {
-            if place % OTHERS_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
-            let mut verdicts = Vec::new();
-            for statistic in traced.trace.statistics() {
-                let verdict = self.values(traced, *statistic).judge(thresholds);
-                verdicts.push((*statistic, verdict));
-            }
-            if verdicts.iter().all(|(_, verdict)| *verdict == Verdict::NoBaseline) {
-                unjudged += u64::from(traced.whole.count > 0.0);
-            }
-            let worst = verdicts.into_iter().filter_map(|(statistic, verdict)| match verdict {
-                Verdict::Unusual(band, run) => Some(Candidate { traced, statistic, band, run }),
-                Verdict::Usual | Verdict::NoBaseline => None,
-            });
-            let worst = worst.max_by(|a, b| a.weight().total_cmp(&b.weight()));
-            if is_silent(traced) {
-                continue;
-            }
-            match worst {
-                Some(candidate) => candidates.push(candidate),
-                None => findings.extend(self.trend(traced, thresholds)),
+    ) -> Result<Vec<Finding>, Error> {
+        let (mut candidates, mut findings) = (Vec::new(), Vec::new());
+        for (judged, traced) in judged.iter().zip(&self.groups) {
+            match &judged.found {
+                Found::Nothing => {}
+                _ if is_silent(traced) => {}
+                Found::Unusual(statistic, band, run) => candidates.push(Candidate {
+                    traced,
+                    statistic: *statistic,
+                    band: *band,
+                    run: run.clone(),
+                }),
+                Found::Trend(finding) => findings.push((**finding).clone()),
             }
         }
         candidates.sort_by(|a, b| b.weight().total_cmp(&a.weight()));
@@ -144,7 +128,7 @@ impl Traces {
         }
         findings.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.key.cmp(&b.key)));
         self.relate(engine, &mut findings);
-        Ok(Judged { findings, unjudged })
+        Ok(findings)
     }
 
     fn finding(&self, candidate: &Candidate<'_>) -> Finding {
@@ -245,74 +229,6 @@ impl Traces {
         true
     }
 
-    /// A slow trend over both windows, if there is one.
-    fn trend(&self, traced: &Traced, thresholds: &Thresholds) -> Option<Finding> {
-        if !self.steps.windows.is_adjacent() {
-            return None;
-        }
-        let statistic = *traced.trace.statistics().iter().find(|one| **one != Statistic::P99)?;
-        let values = self.values(traced, statistic);
-        let present = values.steps.iter().flatten().count();
-        if present < thresholds.min_buckets * 2 {
-            return None;
-        }
-        let of_point = values.steps.len().div_ceil(TREND_POINTS).max(1);
-        let mean = |(place, steps): (usize, &[Option<f64>])| {
-            let sum: f64 = steps.iter().flatten().sum();
-            let count = steps.iter().flatten().count();
-            let middle = (place * of_point) as f64 + steps.len() as f64 / 2.0;
-            (count > 0).then(|| (middle, sum / count as f64))
-        };
-        let points: Vec<(f64, f64)> =
-            values.steps.chunks(of_point).enumerate().filter_map(mean).collect();
-        let found = trend(&points, TREND_CERTAINTY)?;
-        let band = Band::of_values(points.iter().map(|(_, y)| *y))?;
-        // What is left when the trend is taken away is how much it wavers.
-        let rest = |(x, y): &(f64, f64)| y - found.slope * x;
-        let rest = Band::of_values(points.iter().map(rest))?;
-        let change = found.slope * values.steps.len() as f64;
-        let wavering = (rest.high - rest.low) / 2.0;
-        let least = thresholds.min_change * band.centre.abs();
-        if change.abs() < least.max(wavering * 2.0) || change == 0.0 {
-            return None;
-        }
-        let is_counted = values.event.is_some_and(|event| {
-            change.abs() < thresholds.deviations * (band.centre * event).sqrt()
-        });
-        if is_counted {
-            return None;
-        }
-        let steps = &self.steps;
-        let start = rest.centre;
-        let end = rest.centre + change;
-        let function = statistic.function();
-        let direction = if change > 0.0 { Direction::Rising } else { Direction::Falling };
-        Some(Finding {
-            key: traced.members.key.clone(),
-            unit: traced.members.unit().to_owned(),
-            function,
-            direction,
-            now: end,
-            expected: Band {
-                low: start - wavering,
-                high: start + wavering,
-                centre: start,
-                buckets: present,
-            },
-            onset: steps.start(0),
-            recovered: None,
-            peak: (end, steps.start(steps.count() - 1)),
-            why: words::why_trend(start, end, found.certainty, present, steps),
-            with: Vec::new(),
-            annotation: None,
-            next: Range::new(steps.windows.baseline.start, steps.windows.range.end),
-            labels: label_names(traced),
-            score: words::importance(&traced.members.key, function, direction)
-                * found.certainty.abs().min(10.0)
-                / 5.0,
-        })
-    }
-
     /// Names what began together, and what was noted before.
     fn relate(&self, engine: &Engine, findings: &mut [Finding]) {
         let together = (TOGETHER.as_millis() as i64).max(TOGETHER_STEPS * self.steps.step.as_ms());
@@ -343,11 +259,14 @@ impl Traces {
 
 impl Candidate<'_> {
     fn weight(&self) -> f64 {
-        let direction = if self.run.is_above { Direction::Above } else { Direction::Below };
-        let function = self.statistic.function();
-        words::importance(&self.traced.members.key, function, direction)
-            * self.run.deviations.abs().min(40.0)
+        weight(&self.traced.members.key, self.statistic, &self.run)
     }
+}
+
+/// How much something out of the usual weighs beside others.
+pub(super) fn weight(key: &Key, statistic: Statistic, run: &Run) -> f64 {
+    let direction = if run.is_above { Direction::Above } else { Direction::Below };
+    words::importance(key, statistic.function(), direction) * run.deviations.abs().min(40.0)
 }
 
 /// As much time around an onset as shows it.
@@ -356,7 +275,7 @@ fn around(steps: &Steps, onset: Timestamp) -> Range {
     Range::new(onset.before(margin), steps.windows.range.end)
 }
 
-fn label_names(traced: &Traced) -> Vec<String> {
+pub(super) fn label_names(traced: &Traced) -> Vec<String> {
     let series = &traced.members.series;
     if series.len() < 2 {
         return Vec::new();

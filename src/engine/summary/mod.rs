@@ -4,6 +4,7 @@
 //! quiet is told from unknown: what has no baseline is not called healthy in silence.
 
 mod findings;
+mod judge;
 mod rows;
 mod silent;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub use rows::{ComponentRow, MetricRow, Numbers};
 pub use silent::{Silence, Silent};
 
 use super::analysis::{Difference, MAX_GROUPS, STEPS, Thresholds, Traced, Traces, Windows};
+use super::budget::Budget;
 use super::groups::Grouping;
 use super::reading::{Coverage, Span};
 use super::{Engine, Error, RuleState, RuleStates, Ruled};
@@ -32,6 +34,8 @@ const COMPONENTS: usize = 20;
 const METRICS: usize = 8;
 const MOVERS: usize = 5;
 const NAMES: usize = 10;
+/// Bytes, near enough, when the request does not say: what a reader with a small memory can take in.
+const BYTES: usize = 60_000;
 /// The most that a request may ask for.
 const MAX_SHOWN: usize = 1000;
 
@@ -52,6 +56,8 @@ pub struct Summarise {
     pub max_components: Option<u32>,
     /// At most so many metrics of a component; 8.
     pub max_metrics: Option<u32>,
+    /// At most so many bytes, near enough; 60,000.
+    pub max_bytes: Option<u32>,
     /// When to give up.
     pub deadline: Option<Instant>,
 }
@@ -147,6 +153,7 @@ struct Shown {
     findings: usize,
     components: usize,
     metrics: usize,
+    bytes: Budget,
 }
 
 impl Shown {
@@ -163,6 +170,7 @@ impl Shown {
             findings: shown("max_findings", request.max_findings, FINDINGS)?,
             components: shown("max_components", request.max_components, COMPONENTS)?,
             metrics: shown("max_metrics", request.max_metrics, METRICS)?,
+            bytes: Budget::of(request.max_bytes, BYTES)?,
         })
     }
 }
@@ -205,8 +213,10 @@ impl Engine {
             let name = |name: &Option<Arc<str>>| name.clone().unwrap_or_default();
             quiet.contains(&(&*name(&key.component), &*name(&key.metric)))
         };
-        let judged = traces.findings(self, &request.thresholds, is_quiet).await?;
-        self.told(traces, judged, silent, &shown, unseen).await
+        let traces = Arc::new(traces);
+        let judged = traces.judge(request.thresholds).await;
+        let findings = traces.findings(self, &judged, is_quiet).await?;
+        self.told(&traces, (findings, &judged), silent, &shown, unseen).await
     }
 
     /// Those that may have something in the range: the others need not be read.
@@ -223,40 +233,52 @@ impl Engine {
 
     async fn told(
         &self,
-        traces: Traces,
-        judged: findings::Judged,
+        traces: &Traces,
+        (mut findings, judged): (Vec<Finding>, &[judge::Judged]),
         mut silent: Vec<Silent>,
         shown: &Shown,
         unseen: usize,
     ) -> Result<Summary, Error> {
-        let findings::Judged { mut findings, unjudged } = judged;
+        let unjudged = |(judged, traced): &(&judge::Judged, &Traced)| {
+            !judged.has_baseline && traced.whole.count > 0.0
+        };
+        let unjudged = judged.iter().zip(&traces.groups).filter(unjudged).count() as u64;
         let mut omitted = Omitted { metrics: unseen as u64, ..Omitted::default() };
-        let (mut new, mut vanished) = self.changed(&traces);
-        let (up, down) = traces.movers(&findings, &silent);
+        let (mut new, mut vanished) = self.changed(traces);
+        let (mut up, mut down) = traces.movers(judged, &findings, &silent);
         let most = (shown.components, shown.metrics);
-        let (components, hidden) = traces.rows(&findings, &silent, most).await?;
+        let (mut components, mut hidden) = traces.rows(&findings, &silent, most).await?;
         let states = self.rules();
         let mut rules: Vec<Ruled> = states.ruled.clone();
         rules.retain(|ruled| ruled.state != RuleState::Ok);
         let rules_ok = (states.ruled.len() - rules.len()) as u64;
-        let health = self.health(&traces, &findings, &silent, &states);
+        let health = self.health(traces, &findings, &silent, &states);
         let headline = {
             let all = components.len() + hidden as usize;
             let counts = (all, words::quiet(&components) + hidden as usize);
             let firing: Vec<&Ruled> = states.firing().collect();
             words::headline(health, (&findings, &silent, &firing), counts, self.failure())
         };
-        omitted.findings = cut(&mut findings, shown.findings);
-        omitted.silent = cut(&mut silent, shown.findings);
+        // In the order of what is worth most.
+        let mut bytes = shown.bytes;
+        let findings_cut = cut(&mut findings, shown.findings);
+        omitted.findings = findings_cut + bytes.keep(&mut findings, Finding::bytes);
         omitted.rules = cut(&mut rules, shown.findings) + states.omitted;
-        omitted.new = cut(&mut new, NAMES);
-        omitted.vanished = cut(&mut vanished, NAMES);
+        omitted.rules += bytes.keep(&mut rules, Ruled::bytes);
+        omitted.silent = cut(&mut silent, shown.findings);
+        omitted.silent += bytes.keep(&mut silent, Silent::bytes);
+        let name = |(component, metric): &Named| NAME + component.len() + metric.len();
+        omitted.new = cut(&mut new, NAMES) + bytes.keep(&mut new, name);
+        omitted.vanished = cut(&mut vanished, NAMES) + bytes.keep(&mut vanished, name);
+        bytes.keep(&mut up, Difference::bytes);
+        bytes.keep(&mut down, Difference::bytes);
+        hidden += bytes.keep(&mut components, ComponentRow::bytes);
         omitted.components = hidden;
         let mut coverage = traces.coverage.clone();
         coverage.omitted = omitted.findings + omitted.silent + omitted.components + omitted.metrics;
         if coverage.omitted > 0 {
             coverage.advice.push_str(
-                "not all is shown: choose components, or ask for more findings, components or metrics",
+                "not all is shown: choose components, or ask for more findings, components, metrics or bytes",
             );
         }
         if health == Health::NoData {
@@ -345,6 +367,9 @@ impl Engine {
         first.min().unwrap_or(Timestamp::MAX)
     }
 }
+
+/// Bytes of a name in a list, beside its letters.
+const NAME: usize = 4;
 
 /// A component and a metric of it.
 type Named = (Arc<str>, Arc<str>);

@@ -2,13 +2,14 @@
 
 use super::super::Error;
 use super::super::analysis::{Difference, Statistic, Traced, Traces};
+use super::judge::Judged;
 use super::{Finding, MOVERS, Silent};
 use model::{Fold, Kind};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// How many usual deviations a mover has moved at least.
-const MIN_EFFECT: f64 = 1.0;
+pub(super) const MIN_EFFECT: f64 = 1.0;
 
 /// A component over the range.
 #[derive(Clone, Debug)]
@@ -23,6 +24,16 @@ pub struct ComponentRow {
     pub metrics: Vec<MetricRow>,
     /// How many of its metrics are not among them.
     pub more_metrics: u64,
+}
+
+impl ComponentRow {
+    /// Bytes that it takes in an answer, near enough.
+    pub(super) fn bytes(&self) -> usize {
+        const FIGURES: usize = 60;
+        const METRIC: usize = 200;
+        let metrics = self.metrics.iter().map(|one| METRIC + one.name.len() + one.unit.len());
+        FIGURES + self.component.len() + metrics.sum::<usize>()
+    }
 }
 
 /// A metric over the range.
@@ -156,6 +167,7 @@ impl Traces {
     /// What rose and what fell most, of that which is not told of already.
     pub(super) fn movers(
         &self,
+        judged: &[Judged],
         findings: &[Finding],
         silent: &[Silent],
     ) -> (Vec<Difference>, Vec<Difference>) {
@@ -170,23 +182,24 @@ impl Traces {
                             .is_none_or(|metric| Some(metric) == key.metric.as_ref())
                 })
         };
-        let mut moved: Vec<(f64, &Traced, Difference)> = Vec::new();
-        for traced in
-            self.groups.iter().filter(|one| one.before.count > 0.0 && one.whole.count > 0.0)
-        {
-            let statistic = match traced.trace.kind {
-                Kind::Counter => Statistic::Rate,
-                Kind::Rolling => Statistic::Avg,
-            };
-            let difference = self.difference(traced, statistic);
-            if let Some(effect) = difference.effect.filter(|effect| effect.abs() >= MIN_EFFECT) {
-                moved.push((effect, traced, difference));
-            }
-        }
+        let has_both = |traced: &&Traced| traced.before.count > 0.0 && traced.whole.count > 0.0;
+        let mut moved: Vec<(f64, &Traced)> = judged
+            .iter()
+            .zip(&self.groups)
+            .filter(|(_, traced)| has_both(traced))
+            .filter_map(|(judged, traced)| Some((judged.effect?, traced)))
+            .collect();
         let mut most = |sign: f64| {
             moved.sort_by(|a, b| (b.0 * sign).total_cmp(&(a.0 * sign)));
             let of_sign = moved.iter().filter(|one| one.0 * sign > 0.0 && !is_told(one.1));
-            of_sign.take(MOVERS).map(|one| one.2.clone()).collect()
+            let told = of_sign.take(MOVERS).map(|(_, traced)| {
+                let statistic = match traced.trace.kind {
+                    Kind::Counter => Statistic::Rate,
+                    Kind::Rolling => Statistic::Avg,
+                };
+                self.difference(traced, statistic)
+            });
+            told.collect()
         };
         (most(1.0), most(-1.0))
     }

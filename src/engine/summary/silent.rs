@@ -49,6 +49,15 @@ pub struct Silent {
     pub usual_pause: Duration,
 }
 
+impl Silent {
+    /// Bytes that it takes in an answer, near enough.
+    pub(super) fn bytes(&self) -> usize {
+        const FIGURES: usize = 200;
+        let metric = self.metric.as_ref().map_or(0, |name| name.len());
+        FIGURES + self.component.len() + metric + self.labels.as_canonical().len()
+    }
+}
+
 impl Traces {
     /// What went silent within the range.
     pub(super) async fn silent(&self, engine: &Engine) -> Result<Vec<Silent>, Error> {
