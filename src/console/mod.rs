@@ -1,8 +1,9 @@
-//! The commands that ask instead of serving.
+//! The commands that ask, or send, instead of serving.
 //!
 //! What they print goes to stdout and can be piped; what is to be known beside it goes to stderr.
 
 mod export;
+mod import;
 mod query;
 mod sql;
 mod summary;
@@ -16,7 +17,7 @@ use std::io::Write;
 use std::time::Duration;
 
 /// The commands, by the word that they begin with.
-const WORDS: [&str; 4] = ["sql", "query", "summary", "export"];
+const WORDS: [&str; 5] = ["sql", "query", "summary", "export", "import"];
 
 /// A command that asks.
 #[derive(Clone, Debug, Parser)]
@@ -30,6 +31,8 @@ pub enum Command {
     Summary(summary::Summary),
     #[expect(missing_docs, reason = "clap would show it instead of that of the command")]
     Export(export::Export),
+    #[expect(missing_docs, reason = "clap would show it instead of that of the command")]
+    Import(import::Import),
 }
 
 /// Which service is asked.
@@ -86,6 +89,7 @@ impl Command {
             Self::Query(command) => command.run(out),
             Self::Summary(command) => command.run(out),
             Self::Export(command) => command.run(out),
+            Self::Import(command) => command.run(out),
         };
         match printed {
             // Whoever reads has seen enough.

@@ -131,7 +131,8 @@ fn cell(value: &Value) -> String {
     }
 }
 
-fn hex(byte: u8) -> [char; 2] {
+/// A byte in hexadecimal.
+pub(super) fn hex(byte: u8) -> [char; 2] {
     [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('?'))
 }
 

@@ -12,12 +12,15 @@ mod carry;
 mod convert;
 mod drain;
 mod export;
+mod feed;
 mod ingest;
 mod linger;
 mod page;
 pub mod proto;
 
 pub use ask::{Interrupted, Peer, to_json};
+pub use export::{COMPONENT_LABEL, METRIC_LABEL, fitting_name};
+pub use feed::{Feed, FeedError};
 pub use wire::{Malformed, Reading};
 mod query;
 mod status;

@@ -163,7 +163,10 @@ def main():
     check({name: one.type for name, one in families.items()}
           == {"orders": "counter", "latency_ms": "gauge", "_odd_name": "counter"}, f"{families.keys()}")
     for name, family in {"orders": "orders", "latency.ms": "latency_ms", "-odd/name": "_odd_name"}.items():
-        samples = families[family].samples
+        samples = [one for one in families[family].samples if not one.name.endswith("_created")]
+        created = [one for one in families[family].samples if one.name.endswith("_created")]
+        counters = {json.dumps(one.labels) for one in samples} if KINDS[name] == "counter" else set()
+        check({json.dumps(one.labels) for one in created} == counters, f"{name}: totals begin somewhere")
         check(len(samples) == sum(1 for key in rows if key[0] == name), f"{name}: a sample a fold")
         check({sample.labels["component"] for sample in samples} == {component}, "the component is a label")
         if KINDS[name] == "counter":

@@ -9,12 +9,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-async fn healthd(words: &[&str]) -> Output {
+pub(crate) async fn healthd(words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_healthd"));
     command.args(words).kill_on_drop(true).output().await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 

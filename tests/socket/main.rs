@@ -13,6 +13,7 @@ mod damage;
 mod defects;
 mod delete;
 mod documents;
+mod import;
 mod ingest;
 mod library;
 mod outage;

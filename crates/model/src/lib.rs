@@ -35,4 +35,4 @@ pub use sketch::{Bin, MAX_BINS, MAX_COARSENESS, Sketch, SketchError, bin_of, rel
 pub use text::{MAX_DESCRIPTION_BYTES, MAX_UNIT_BYTES, TextError, check_text};
 pub use time::{Range, Timestamp, Width, WidthError};
 pub use value::{MAX_MAGNITUDE, ValueError, check_increment, check_value};
-pub use when::{TimeError, parse_time};
+pub use when::{MomentError, TimeError, parse_moment, parse_time};

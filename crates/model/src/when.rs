@@ -21,6 +21,18 @@ pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, TimeError> {
     time.ok_or_else(|| TimeError(text.chars().take(100).collect()))
 }
 
+/// A text that is no moment that stays the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no moment; say 2026-01-15T14:00:00Z, 2026-01-15 14:00 (UTC) or unix seconds")]
+pub struct MomentError(String);
+
+/// Reads a moment that does not depend on when it is read, as files have it. Times are cut to milliseconds.
+pub fn parse_moment(text: &str) -> Result<Timestamp, MomentError> {
+    let text = text.trim();
+    let time = unix(text).or_else(|| calendar(text));
+    time.ok_or_else(|| MomentError(text.chars().take(100).collect()))
+}
+
 fn relative(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Some(span) = text.strip_suffix("ago") {
         return Some(now.before(parse_span(span).ok()?));

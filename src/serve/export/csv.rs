@@ -1,7 +1,8 @@
 //! CSV (RFC 4180) with a header, a fold a line.
 //!
 //! No text in it is a formula to a spreadsheet: what would begin as one gets a `'` in front, as OWASP
-//! recommends (<https://owasp.org/www-community/attacks/CSV_Injection>). Numbers are columns of numbers.
+//! recommends (<https://owasp.org/www-community/attacks/CSV_Injection>), and so does what begins with one: so
+//! who takes one away has what it was. Numbers are columns of numbers.
 
 use super::{Format, Totals, Written};
 use crate::engine::{Exported, Exporting};
@@ -87,7 +88,7 @@ fn write(fields: &[String], out: &mut Vec<u8>) -> Written {
 /// Text that no spreadsheet takes for a formula.
 fn safe(text: &str) -> String {
     match text.chars().next() {
-        Some('=' | '+' | '-' | '@' | '\t' | '\r') => format!("'{text}"),
+        Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\'') => format!("'{text}"),
         _ => text.to_owned(),
     }
 }
@@ -98,10 +99,10 @@ mod tests {
 
     #[test]
     fn no_text_begins_as_a_formula() {
-        for text in ["=1+1", "+1", "-1", "@sum", "\tx", "\rx"] {
+        for text in ["=1+1", "+1", "-1", "@sum", "\tx", "\rx", "'=1"] {
             assert_eq!(safe(text), format!("'{text}"));
         }
-        for text in ["", "a=1", "'=1", "{\"a\":\"=1\"}"] {
+        for text in ["", "a=1", "{\"a\":\"=1\"}"] {
             assert_eq!(safe(text), text);
         }
     }

@@ -8,6 +8,8 @@ mod ndjson;
 mod openmetrics;
 mod parquet;
 
+pub use openmetrics::{COMPONENT_LABEL, METRIC_LABEL, fitting_name};
+
 use super::answers::{selector, span};
 use super::convert::to_coverage;
 use super::proto::v1;

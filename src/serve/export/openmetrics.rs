@@ -1,8 +1,9 @@
 //! OpenMetrics text 1.0 (<https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>):
 //! counters as running totals since the range's start, rolling metrics as gauges of the mean.
 //!
-//! All points of a family stand together, and all of a series in the order of time, as the format
-//! demands. Names are made to fit it; what they were is a label then.
+//! `_created` says that a total began at zero there, so what is read again need not guess. All points of a family
+//! stand together, and all of a series in the order of time, as the format demands. Names are made to fit it;
+//! what they were is a label then.
 
 use super::{Format, Totals, Written};
 use crate::engine::{Exported, Exporting};
@@ -10,41 +11,26 @@ use model::{Fold, Kind, Series, SeriesId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+/// The label that says the component.
+pub const COMPONENT_LABEL: &str = "component";
+/// The label that says what a metric is called that could not be called so here.
+pub const METRIC_LABEL: &str = "metric";
+
 #[derive(Default)]
 pub(super) struct OpenMetrics {
     /// What each metric is called here.
     families: BTreeMap<(String, Kind), String>,
     family: Option<String>,
-    /// The series that is being written, and its total so far.
-    total: (Option<SeriesId>, f64),
+    /// The counter that is being written, and its total so far.
+    total: Option<(SeriesId, f64)>,
+    /// When totals are zero.
+    start: Timestamp,
 }
 
 impl Format for OpenMetrics {
     fn begin(&mut self, exporting: &mut Exporting, _out: &mut Vec<u8>) -> Written {
-        let kinds: BTreeSet<(String, Kind)> = exporting
-            .series()
-            .map(|series| (fitting(&series.metric.name, true), series.metric.kind))
-            .collect();
-        let mut taken: BTreeSet<String> = BTreeSet::new();
-        for (name, kind) in kinds {
-            let base = match kind {
-                Kind::Counter => name.strip_suffix("_total").unwrap_or(&name).to_owned(),
-                Kind::Rolling => name.clone(),
-            };
-            // No two families may have samples of one name.
-            let samples = |family: &str| match kind {
-                Kind::Counter => {
-                    vec![family.to_owned(), format!("{family}_total"), format!("{family}_created")]
-                }
-                Kind::Rolling => vec![family.to_owned()],
-            };
-            let mut family = base;
-            while samples(&family).iter().any(|sample| taken.contains(sample)) {
-                family.push('_');
-            }
-            taken.extend(samples(&family));
-            self.families.insert((name, kind), family);
-        }
+        self.start = exporting.range().start;
+        self.families = families(exporting.series().map(|series| key(series)).collect());
         let place = |series: &Series| self.families[&key(series)].clone();
         exporting.sort_by(|a, b| place(a).cmp(&place(b)).then(a.id.cmp(&b.id)));
         Ok(())
@@ -67,17 +53,20 @@ impl Format for OpenMetrics {
             }
             self.family = Some(family.clone());
         }
-        if self.total.0 != Some(series.id) {
-            self.total = (Some(series.id), 0.0);
-        }
-        let labels = labels(series);
+        let labels = labels(series, family);
         for (time, fold) in &exported.folds {
             match fold {
                 Fold::Counter(fold) => {
-                    self.total.1 += fold.sum;
+                    let before = self.total.filter(|(id, _)| *id == series.id);
+                    let total = before.map_or(0.0, |(_, total)| total) + fold.sum;
+                    self.total = Some((series.id, total));
                     // It had grown so far when the bucket ended.
-                    let end = Timestamp::from_ms(time.as_ms() + exported.width.as_ms());
-                    writeln!(text, "{family}_total{labels} {} {}", self.total.1, seconds(end))?;
+                    let end = seconds(Timestamp::from_ms(time.as_ms() + exported.width.as_ms()));
+                    writeln!(text, "{family}_total{labels} {total} {end}")?;
+                    if before.is_none() {
+                        let start = seconds(self.start);
+                        writeln!(text, "{family}_created{labels} {start} {end}")?;
+                    }
                 }
                 Fold::Rolling(fold) => {
                     writeln!(text, "{family}{labels} {} {}", fold.mean(), seconds(*time))?;
@@ -95,7 +84,37 @@ impl Format for OpenMetrics {
 }
 
 fn key(series: &Series) -> (String, Kind) {
-    (fitting(&series.metric.name, true), series.metric.kind)
+    (fitting_name(&series.metric.name), series.metric.kind)
+}
+
+/// What metrics of these names and kinds are called: no two families have samples of one name.
+fn families(kinds: BTreeSet<(String, Kind)>) -> BTreeMap<(String, Kind), String> {
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut families = BTreeMap::new();
+    for (name, kind) in kinds {
+        let base = match kind {
+            Kind::Counter => name.strip_suffix("_total").unwrap_or(&name).to_owned(),
+            Kind::Rolling => name.clone(),
+        };
+        let samples = |family: &str| match kind {
+            Kind::Counter => {
+                vec![family.to_owned(), format!("{family}_total"), format!("{family}_created")]
+            }
+            Kind::Rolling => vec![family.to_owned()],
+        };
+        let mut family = base;
+        while samples(&family).iter().any(|sample| taken.contains(sample)) {
+            family.push('_');
+        }
+        taken.extend(samples(&family));
+        families.insert((name, kind), family);
+    }
+    families
+}
+
+/// A metric's name as far as it can be had here.
+pub fn fitting_name(name: &str) -> String {
+    fitting(name, true)
 }
 
 /// A name of letters, digits and `_`, and in a metric `:`; others become `_`.
@@ -108,12 +127,12 @@ fn fitting(name: &str, is_metric: bool) -> String {
     fitting
 }
 
-/// The labels of a series, with its component, and with its name if that does not fit.
-fn labels(series: &Series) -> String {
+/// The labels of a series, with its component, and with its name if the family has another.
+fn labels(series: &Series, family: &str) -> String {
     let mut labels: Vec<(String, String)> =
-        vec![("component".to_owned(), escaped(&series.metric.component))];
-    if fitting(&series.metric.name, true) != *series.metric.name {
-        labels.push(("metric".to_owned(), escaped(&series.metric.name)));
+        vec![(COMPONENT_LABEL.to_owned(), escaped(&series.metric.component))];
+    if *family != *series.metric.name {
+        labels.push((METRIC_LABEL.to_owned(), escaped(&series.metric.name)));
     }
     for (name, value) in series.labels.iter() {
         let mut name = fitting(name, false);
@@ -149,5 +168,28 @@ mod tests {
         assert_eq!(escaped("a\\b\"c\nd"), "a\\\\b\\\"c\\nd");
         assert_eq!(seconds(Timestamp::from_ms(1_500)), "1.500");
         assert_eq!(seconds(Timestamp::from_ms(-1_500)), "-1.500");
+    }
+
+    #[test]
+    fn no_two_families_have_samples_of_one_name() {
+        use Kind::{Counter, Rolling};
+        let names = ["a", "a_created", "a_total", "a_", "b_total", "a__total"];
+        let all = names
+            .iter()
+            .flat_map(|name| [((*name).to_owned(), Counter), ((*name).to_owned(), Rolling)]);
+        let families = families(all.collect());
+        assert_eq!(families.len(), 12);
+        let mut samples: Vec<String> = Vec::new();
+        for ((_, kind), family) in &families {
+            samples.push(family.clone());
+            if *kind == Counter {
+                samples.extend([format!("{family}_total"), format!("{family}_created")]);
+            }
+        }
+        let count = samples.len();
+        samples.sort_unstable();
+        samples.dedup();
+        assert_eq!(samples.len(), count, "{families:?}");
+        assert_eq!(families[&("b_total".to_owned(), Counter)], "b");
     }
 }

@@ -306,6 +306,11 @@ fn is_empty(connection: &Connection) -> Result<bool, Error> {
     Ok(id == 0 && number(connection, "SELECT count(*) FROM sqlite_schema")? == 0)
 }
 
+/// Whether healthd made the file.
+pub(super) fn is_ours(connection: &Connection) -> Result<bool, Error> {
+    Ok(number(connection, "PRAGMA application_id")? == APPLICATION_ID)
+}
+
 /// Refuses a file that another program made. One that is absent or empty may become ours.
 pub(super) fn check_ours(path: &Path) -> Result<(), Error> {
     if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {

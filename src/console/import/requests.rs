@@ -1,0 +1,190 @@
+//! Samples as numbered requests.
+//!
+//! The same samples always make the same requests, whatever the version: an import that broke off is gone on
+//! with by number. So the two constants here stay as they are.
+
+use super::row::{Key, Sample, Sampled};
+use super::source::Position;
+use crate::serve::proto::v1;
+use model::Kind;
+use std::collections::HashMap;
+
+/// Samples of a request.
+const SAMPLES: usize = 5000;
+/// Bytes of a request, near enough.
+const BYTES: usize = 1 << 20;
+
+/// A request, and where its samples stand in the file, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    pub(super) message: v1::IngestRequest,
+    pub(super) positions: Vec<Position>,
+}
+
+/// Samples on their way into a request.
+#[derive(Default)]
+pub(super) struct Requests {
+    samples: Vec<(Position, Sample)>,
+    bytes: usize,
+    sequence: u64,
+}
+
+/// The numbers that a stream knows series by.
+#[derive(Default)]
+pub(super) struct Declared {
+    refs: HashMap<Key, u32>,
+}
+
+impl Requests {
+    /// Adds a sample; gives the samples of a request when they are together.
+    pub(super) fn add(&mut self, position: Position, sample: Sample) -> Option<Numbered> {
+        /// What a sample's own numbers take, and a bin's.
+        const NUMBERS: usize = 40;
+        const BIN: usize = 8;
+        let texts = sample.key.component.len()
+            + sample.key.name.len()
+            + sample.key.labels.as_canonical().len();
+        let bins = match &sample.value {
+            Sampled::Fold(fold) => fold.bins.len(),
+            Sampled::Increment(_) | Sampled::Observation(_) => 0,
+        };
+        self.bytes += texts + NUMBERS + BIN * bins;
+        self.samples.push((position, sample));
+        if self.samples.len() < SAMPLES && self.bytes < BYTES { None } else { self.cut() }
+    }
+
+    /// What is left at the end.
+    pub(super) fn cut(&mut self) -> Option<Numbered> {
+        if self.samples.is_empty() {
+            return None;
+        }
+        self.bytes = 0;
+        self.sequence += 1;
+        Some(Numbered { sequence: self.sequence, samples: std::mem::take(&mut self.samples) })
+    }
+}
+
+/// The samples of a request, and its number.
+pub(super) struct Numbered {
+    pub(super) sequence: u64,
+    pub(super) samples: Vec<(Position, Sample)>,
+}
+
+impl Numbered {
+    /// The request for a stream that was told so much.
+    pub(super) fn into_request(self, declared: &mut Declared) -> Request {
+        let mut message = v1::IngestRequest { sequence: self.sequence, ..Default::default() };
+        let mut packed = v1::Packed::default();
+        let mut positions = Vec::with_capacity(self.samples.len());
+        let group = |sample: &Sample| match sample.value {
+            Sampled::Increment(_) => 0,
+            Sampled::Observation(_) => 1,
+            Sampled::Fold(_) => 2,
+        };
+        let mut samples = self.samples;
+        samples.sort_by_key(|(_, sample)| group(sample));
+        for (position, sample) in samples {
+            let Sample { key, unit, description, time, value } = sample;
+            let reference = if let Some(reference) = declared.refs.get(&key) {
+                *reference
+            } else {
+                let reference = declared.refs.len() as u32;
+                message.series.push(declaration(reference, &key, unit, description));
+                declared.refs.insert(key, reference);
+                reference
+            };
+            positions.push(position);
+            packed.refs.push(reference);
+            packed.times_ms.push(time.as_ms());
+            match value {
+                Sampled::Increment(increment) => packed.increments.push(increment),
+                Sampled::Observation(observation) => packed.observations.push(observation),
+                Sampled::Fold(fold) => {
+                    packed.counts.push(fold.count);
+                    packed.sums.push(fold.sum);
+                    packed.minima.push(fold.min);
+                    packed.maxima.push(fold.max);
+                    packed.lasts.push(fold.last);
+                    packed.sketch_sizes.push(fold.bins.len() as u32);
+                    packed.sketch_joins.push(fold.joins);
+                    packed.bin_keys.extend(fold.bins.iter().map(|(key, _)| *key));
+                    packed.bin_counts.extend(fold.bins.iter().map(|(_, count)| *count));
+                }
+            }
+        }
+        message.packed = Some(packed);
+        Request { message, positions }
+    }
+}
+
+fn declaration(reference: u32, key: &Key, unit: String, description: String) -> v1::Series {
+    let kind = match key.kind {
+        Kind::Counter => v1::Kind::Counter,
+        Kind::Rolling => v1::Kind::Rolling,
+    };
+    let labels = key.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    v1::Series {
+        r#ref: reference,
+        component: key.component.clone(),
+        name: key.name.clone(),
+        kind: kind.into(),
+        labels: labels.collect(),
+        unit,
+        description,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Labels, Timestamp};
+
+    fn sample(name: &str, value: Sampled) -> Sample {
+        let kind =
+            if matches!(value, Sampled::Increment(_)) { Kind::Counter } else { Kind::Rolling };
+        let (component, name, labels) = ("c".to_owned(), name.to_owned(), Labels::default());
+        let key = Key { component, name, labels, kind };
+        let time = Timestamp::from_ms(1);
+        Sample { key, unit: String::new(), description: String::new(), time, value }
+    }
+
+    /// What these cut today is what an import that broke off yesterday has cut.
+    #[test]
+    fn requests_are_cut_by_five_thousand_samples_or_a_megabyte() {
+        let mut requests = Requests::default();
+        let mut cut = Vec::new();
+        for place in 0..10_001 {
+            let added = requests.add(Position::Line(place), sample("n", Sampled::Increment(1.0)));
+            cut.extend(added.map(|one| (one.sequence, one.samples.len())));
+        }
+        cut.extend(requests.cut().map(|one| (one.sequence, one.samples.len())));
+        assert_eq!(cut, [(1, 5000), (2, 5000), (3, 1)]);
+        assert!(requests.cut().is_none());
+        let fold = || {
+            Box::new(super::super::row::Folded { bins: vec![(0, 1); 512], ..Default::default() })
+        };
+        let mut requests = Requests::default();
+        let mut add = |_| requests.add(Position::Line(0), sample("n", Sampled::Fold(fold())));
+        let cut = (0..1000).find_map(&mut add).unwrap();
+        assert_eq!(cut.samples.len(), 254, "of 2 + 40 + 8 x 512 bytes each");
+    }
+
+    #[test]
+    fn a_stream_is_told_of_a_series_once_and_rows_stand_in_their_groups() {
+        let samples = vec![
+            (Position::Line(1), sample("seen", Sampled::Observation(2.0))),
+            (Position::Line(2), sample("grown", Sampled::Increment(1.0))),
+            (Position::Line(3), sample("seen", Sampled::Observation(3.0))),
+        ];
+        let mut declared = Declared::default();
+        let numbered = |samples| Numbered { sequence: 1, samples };
+        let first = numbered(samples.clone()).into_request(&mut declared);
+        assert_eq!(first.positions, [2, 1, 3].map(Position::Line));
+        let packed = first.message.packed.unwrap();
+        assert_eq!((packed.refs, packed.increments), (vec![0, 1, 1], vec![1.0]));
+        assert_eq!(packed.observations, [2.0, 3.0]);
+        assert_eq!(first.message.series.len(), 2);
+        let second = numbered(samples).into_request(&mut declared);
+        assert!(second.message.series.is_empty(), "it was told before");
+    }
+}

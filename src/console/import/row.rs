@@ -1,0 +1,250 @@
+//! A row of a file, as any format tells it, and what becomes of it: a sample that a service takes.
+//!
+//! The kind of a metric is told by the file or by the caller, and never guessed.
+
+use clap::ValueEnum;
+use model::{Kind, Labels, Timestamp, check_increment, check_name, check_value};
+use std::collections::{BTreeMap, HashMap};
+
+/// What a format reads of a row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Row {
+    pub(super) component: Option<String>,
+    pub(super) name: String,
+    pub(super) labels: BTreeMap<String, String>,
+    /// None: the file does not say.
+    pub(super) kind: Option<Kind>,
+    pub(super) unit: String,
+    pub(super) description: String,
+    /// None: the file does not say, and the time of the import is taken.
+    pub(super) time: Option<Timestamp>,
+    /// None: the file says that there is no value.
+    pub(super) value: Option<Value>,
+}
+
+/// What a row says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    /// A counter's number, or an observation.
+    One(f64),
+    /// A counter's running total. It began at zero at some time that is known, or at one that is not.
+    Total(f64, Origin),
+    /// Several observations.
+    Fold(Box<Folded>),
+}
+
+/// When a running total was zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Then, in milliseconds.
+    At(i64),
+    /// Before the file's first row of the series.
+    Zero,
+    /// Nobody knows: the first total says from where to count.
+    Unknown,
+}
+
+/// What several observations come to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Folded {
+    pub(super) count: u64,
+    pub(super) sum: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+    pub(super) last: f64,
+    /// Their sketch: keys and counts.
+    pub(super) bins: Vec<(i32, u64)>,
+    pub(super) joins: u32,
+}
+
+/// What the numbers of counters are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Counters {
+    /// How much each grew since the row before
+    Increases,
+    /// Running totals
+    Totals,
+}
+
+/// What is said of rows that say nothing themselves.
+#[derive(Clone, Debug)]
+pub(super) struct Defaults {
+    pub(super) component: String,
+    pub(super) kind: Option<Kind>,
+    pub(super) counters: Counters,
+    pub(super) now: Timestamp,
+}
+
+/// A series, as the contract declares it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) component: String,
+    pub(super) name: String,
+    pub(super) labels: Labels,
+    pub(super) kind: Kind,
+}
+
+/// A row that a service can take.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sample {
+    pub(super) key: Key,
+    pub(super) unit: String,
+    pub(super) description: String,
+    pub(super) time: Timestamp,
+    pub(super) value: Sampled,
+}
+
+/// What a sample says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Sampled {
+    Increment(f64),
+    Observation(f64),
+    Fold(Box<Folded>),
+}
+
+/// Makes samples of rows; it knows the running totals so far.
+pub(super) struct Settling {
+    defaults: Defaults,
+    totals: HashMap<Key, (f64, Origin)>,
+}
+
+impl Settling {
+    pub(super) fn new(defaults: Defaults) -> Self {
+        Self { defaults, totals: HashMap::new() }
+    }
+
+    /// The sample of a row; none if it has no value. An error says what is wrong with the row.
+    pub(super) fn settle(&mut self, row: Row) -> Result<Option<Sample>, String> {
+        let Row { component, name, labels, kind, unit, description, time, value } = row;
+        let component = component.filter(|name| !name.is_empty());
+        let component = component.unwrap_or_else(|| self.defaults.component.clone());
+        let named = |what: &str, name: &str| {
+            check_name(name).map_err(|error| format!("{what} {name:?} {error}"))
+        };
+        named("component", &component)?;
+        named("name", &name)?;
+        let labels = Labels::new(labels.iter().map(|(name, value)| (&**name, &**value)))
+            .map_err(|error| error.to_string())?;
+        let kind = kind.or(self.defaults.kind);
+        let kind = kind.ok_or("it has no type; say --kind counter or --kind rolling")?;
+        let Some(value) = value else { return Ok(None) };
+        let key = Key { component, name, labels, kind };
+        let value = match (kind, value) {
+            (Kind::Counter, Value::One(value)) if self.defaults.counters == Counters::Totals => {
+                self.increase(&key, value, Origin::Zero)?
+            }
+            (Kind::Counter, Value::One(value)) => Sampled::Increment(
+                check_increment(value).map_err(|error| format!("value {error}"))?,
+            ),
+            (Kind::Counter, Value::Total(total, origin)) => self.increase(&key, total, origin)?,
+            (Kind::Counter, Value::Fold(_)) => {
+                return Err("it is a counter and has a count; leave that out".to_owned());
+            }
+            (Kind::Rolling, Value::One(value) | Value::Total(value, _)) => {
+                Sampled::Observation(check_value(value).map_err(|error| format!("value {error}"))?)
+            }
+            (Kind::Rolling, Value::Fold(fold)) => Sampled::Fold(fold),
+        };
+        let time = time.unwrap_or(self.defaults.now);
+        Ok(Some(Sample { key, unit, description, time, value }))
+    }
+
+    /// How much a counter grew to come to this total. One that is smaller than before began anew.
+    fn increase(&mut self, key: &Key, total: f64, origin: Origin) -> Result<Sampled, String> {
+        let total = check_increment(total).map_err(|error| format!("total {error}"))?;
+        let begins_anew = |(before, since): &(f64, Origin)| {
+            let is_other =
+                matches!((since, origin), (Origin::At(then), Origin::At(now)) if *then != now);
+            total < *before || is_other
+        };
+        let before = match self.totals.get(key) {
+            Some(known) if begins_anew(known) => 0.0,
+            Some((before, _)) => *before,
+            None if origin == Origin::Unknown => total,
+            None => 0.0,
+        };
+        match self.totals.get_mut(key) {
+            Some(known) => *known = (total, origin),
+            None => drop(self.totals.insert(key.clone(), (total, origin))),
+        }
+        Ok(Sampled::Increment(total - before))
+    }
+}
+
+/// The kind that a file's word means: healthd's own and those of other programs.
+pub(super) fn kind(word: &str) -> Result<Kind, String> {
+    match word.to_ascii_lowercase().as_str() {
+        "counter" => Ok(Kind::Counter),
+        "rolling" | "value" | "gauge" => Ok(Kind::Rolling),
+        _ => Err(format!("type {word:?} is none; say counter, or one of rolling, value, gauge")),
+    }
+}
+
+/// The moment that a file's text means. What is relative to now means another one each time.
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+    model::parse_moment(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settling(counters: Counters) -> Settling {
+        let component = "global".to_owned();
+        let now = Timestamp::from_ms(7);
+        Settling::new(Defaults { component, kind: Some(Kind::Counter), counters, now })
+    }
+
+    fn increments(settling: &mut Settling, values: &[Value]) -> Vec<f64> {
+        let row = |value: &Value| Row {
+            name: "n".to_owned(),
+            value: Some(value.clone()),
+            ..Row::default()
+        };
+        let mut sample = |value| settling.settle(row(value)).unwrap().unwrap().value;
+        let increment = |value| match sample(value) {
+            Sampled::Increment(increment) => increment,
+            other => panic!("{other:?}"),
+        };
+        values.iter().map(increment).collect()
+    }
+
+    #[test]
+    fn running_totals_add_up_to_how_much_they_grew_through_restarts() {
+        let of = |values: &[f64]| values.iter().copied().map(Value::One).collect::<Vec<_>>();
+        let totals = of(&[1.0, 2.0, 5.0, 5.0, 2.0, 3.0]);
+        assert_eq!(
+            increments(&mut settling(Counters::Totals), &totals),
+            [1.0, 1.0, 3.0, 0.0, 2.0, 1.0]
+        );
+        assert_eq!(increments(&mut settling(Counters::Increases), &of(&[1.0, 2.0])), [1.0, 2.0]);
+        let from = |origin| move |total| Value::Total(total, origin);
+        let unknown: Vec<_> = [100.0, 103.0, 1.0].into_iter().map(from(Origin::Unknown)).collect();
+        assert_eq!(increments(&mut settling(Counters::Increases), &unknown), [0.0, 3.0, 1.0]);
+        let mut known: Vec<_> = [100.0, 103.0].into_iter().map(from(Origin::At(1))).collect();
+        known.insert(0, Value::Total(90.0, Origin::Unknown));
+        known.push(Value::Total(200.0, Origin::At(2)));
+        assert_eq!(increments(&mut settling(Counters::Increases), &known), [0.0, 10.0, 3.0, 200.0]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_row_is_said_and_no_kind_is_guessed() {
+        let wrong = |change: &dyn Fn(&mut Row)| {
+            let mut row =
+                Row { name: "n".into(), value: Some(Value::One(1.0)), ..Default::default() };
+            change(&mut row);
+            let mut settling = settling(Counters::Increases);
+            settling.defaults.kind = None;
+            settling.settle(row).unwrap_err()
+        };
+        assert!(wrong(&|_| ()).contains("--kind"));
+        assert!(wrong(&|row| row.name = "a b".into()).contains("name \"a b\" holds ' '"));
+        assert!(wrong(&|row| row.component = Some("a b".into())).starts_with("component"));
+        let counter = |row: &mut Row| row.kind = Some(Kind::Counter);
+        let negative = wrong(&|row| (counter(row), row.value = Some(Value::One(-1.0))).0);
+        assert!(negative.contains("use an observation"), "{negative}");
+        let fold = wrong(&|row| (counter(row), row.value = Some(Value::Fold(Box::default()))).0);
+        assert!(fold.contains("count"), "{fold}");
+        assert!(kind("histogram").unwrap_err().contains("say counter"));
+    }
+}
