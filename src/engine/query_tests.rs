@@ -327,6 +327,90 @@ proptest! {
     }
 }
 
+/// The answers before and after days were rolled up to minutes, as far as both are cut at minutes.
+async fn rollups_answer_alike(samples: Vec<Given>, questions: Vec<Question>) {
+    const MINUTE: i64 = 60_000;
+    let bed = Bed::new(Kept::InFile, NOW).await;
+    for part in samples.chunks(samples.len().div_ceil(3)) {
+        bed.record(part);
+        bed.flush().await;
+    }
+    let asked: Vec<Query> = questions
+        .into_iter()
+        .map(|question| {
+            let minutes = |ms: i64| ms.div_euclid(MINUTE) * MINUTE;
+            let (start, span) = (minutes(question.start), minutes(question.span) + MINUTE);
+            let step = Some((minutes(question.step.unwrap_or(0) as i64) + MINUTE) as u64);
+            Question { start, span, step, ..question }.asked()
+        })
+        .collect();
+    let mut before = Vec::new();
+    for query in &asked {
+        before.push(bed.engine.query(query.clone()).await);
+    }
+    // Days are made of parts that have been quiet for a while.
+    for hours in [240, 241] {
+        bed.tidy(BEGIN.after(Duration::from_hours(hours))).await;
+    }
+    for (query, before) in asked.into_iter().zip(before) {
+        let after = bed.engine.query(query).await;
+        let (before, after) = match (before, after) {
+            (Ok(before), Ok(after)) => (before, after),
+            (before, after) => {
+                assert_eq!(
+                    before.map_err(|e| e.to_string()).err(),
+                    after.map_err(|e| e.to_string()).err()
+                );
+                continue;
+            }
+        };
+        if !after.groups.is_empty() {
+            assert_eq!(before.coverage.tier, Width::from_secs(1));
+            assert_eq!(after.coverage.tier, Width::from_secs(60), "it is answered from the rollup");
+        }
+        let error = before.coverage.sketch_relative_error + after.coverage.sketch_relative_error;
+        assert_eq!(before.groups.len(), after.groups.len());
+        for (before, after) in before.groups.iter().zip(&after.groups) {
+            assert_eq!((&before.key, &before.times), (&after.key, &after.times));
+            for (one, other) in before.columns.iter().zip(&after.columns) {
+                let error = if one.function.needs_sketch() { error } else { 1e-12 };
+                let of_both = one
+                    .values
+                    .iter()
+                    .chain([&one.range])
+                    .zip(other.values.iter().chain([&other.range]));
+                for (one_value, other_value) in of_both {
+                    let is_close = match (one_value, other_value) {
+                        (Some(one), Some(other)) => {
+                            (one - other).abs() <= error * one.abs().max(other.abs())
+                        }
+                        (one, other) => one == other,
+                    };
+                    assert!(
+                        is_close,
+                        "{}: {one_value:?}, and rolled up {other_value:?}",
+                        one.function
+                    );
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(
+        std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES / 2)))]
+
+    #[test]
+    fn a_rollup_answers_as_fresh_data_does(
+        samples in samples(),
+        questions in proptest::collection::vec(question(), 12),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(rollups_answer_alike(samples, questions));
+    }
+}
+
 #[tokio::test]
 async fn pages_go_on_where_the_one_before_ended() {
     let bed = Bed::new(Kept::InMemory, NOW).await;

@@ -7,6 +7,7 @@
 
 mod answers;
 mod bad_input;
+mod bounds;
 mod clients;
 mod commands;
 mod damage;
@@ -20,6 +21,7 @@ mod outage;
 mod process;
 mod query;
 mod session;
+mod slow;
 mod sql;
 mod stop;
 mod support;
