@@ -1,8 +1,10 @@
 //! What answers take, in the engine: a summary of two hours of 10,000 series, with and without a
-//! baseline, and a day of 100 series.
+//! baseline, and a day of 100 series. And what they still take when nobody waits for them any more.
 //!
 //! The series report every 10 seconds (the summary) and every minute (the day), and what they sent is
 //! compacted as a service would have done it meanwhile.
+
+#![expect(clippy::print_stdout, reason = "a benchmark reports on stdout")]
 
 mod stored;
 
@@ -39,6 +41,23 @@ fn main() {
         group.bench_function(name, |bencher| {
             bencher.iter(|| runtime.block_on(engine.summarise(summarise())).expect("it is told"));
         });
+        if is_measured {
+            given_up(&runtime, name, || {
+                let engine = engine.clone();
+                async move { drop(engine.summarise(summarise()).await) }
+            });
+            let query = Query {
+                span: last(Duration::from_hours(hours), end),
+                functions: vec![Function::Quantile(0.99), Function::Avg],
+                max_points: Some(10_000),
+                max_series: Some(10_000),
+                ..Query::default()
+            };
+            given_up(&runtime, "query of all", || {
+                let (engine, query) = (engine.clone(), query.clone());
+                async move { drop(engine.query(query).await) }
+            });
+        }
         drop((engine, stored));
     }
 
@@ -68,6 +87,25 @@ fn main() {
     drop((engine, stored));
     group.finish();
     criterion.final_summary();
+}
+
+/// Prints the processor time that an answer takes after it was given up, at several moments of its making.
+fn given_up<F: Future<Output = ()>>(runtime: &Runtime, name: &str, ask: impl Fn() -> F) {
+    let spent = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
+    };
+    let mut after = Vec::new();
+    for wait in (5..60).step_by(5) {
+        let wait = Duration::from_millis(wait);
+        drop(runtime.block_on(async { tokio::time::timeout(wait, ask()).await }));
+        let before = spent();
+        std::thread::sleep(Duration::from_millis(300));
+        after.push(spent() - before);
+    }
+    after.sort_by(f64::total_cmp);
+    let (median, most) = (after[after.len() / 2], after[after.len() - 1]);
+    println!("answers/{name}, given up: {median:.1} ms of CPU after it, {most:.1} at most");
 }
 
 fn last(span: Duration, end: Timestamp) -> Span {

@@ -23,12 +23,12 @@ async fn fill(client: &mut Client, t: i64, seconds: std::ops::Range<i64>) {
     assert!(recorded.rejections.is_empty(), "{:?}", recorded.rejections.first());
 }
 
-fn big() -> Option<v1::Selector> {
-    Some(v1::Selector { component: "big".to_owned(), ..Default::default() })
+fn big() -> v1::Selector {
+    v1::Selector { component: "big".to_owned(), ..Default::default() }
 }
 
-fn range(from: &str) -> Option<v1::TimeRange> {
-    Some(v1::TimeRange { from: from.to_owned(), ..Default::default() })
+fn since(from: &str) -> v1::TimeRange {
+    v1::TimeRange { from: from.to_owned(), ..Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,14 +45,14 @@ async fn clients_that_do_not_read_hold_up_neither_the_writer_nor_its_log() {
     let ndjson = v1::ExportFormat::Ndjson.into();
     let unix = |ms: i64| (ms / 1000).to_string();
     let early = v1::TimeRange { from: unix(t), to: unix(t + 200_000), ..Default::default() };
-    let export = v1::ExportAllRequest { selector: big(), range: Some(early), format: ndjson };
+    let export = v1::ExportAllRequest { selector: Some(big()), range: Some(early), format: ndjson };
     let mut export = one.query.export_all(export).await.unwrap().into_inner();
     let mut parts = vec![export.message().await.unwrap().unwrap()];
     let extract =
         v1::ExtractRequest { component: "big".to_owned(), max_points: 5000, ..Default::default() };
     let mut extract = two.query.extract(extract).await.unwrap().into_inner();
     assert!(extract.message().await.unwrap().is_some());
-    let watch = v1::WatchRequest { selector: big(), max_series: 1000, ..Default::default() };
+    let watch = v1::WatchRequest { selector: Some(big()), max_series: 1000, ..Default::default() };
     let watch = three.query.watch(watch).await.unwrap().into_inner();
     // Each of these is a commit of some 100 kilobytes.
     let mut most = 0;
@@ -94,7 +94,7 @@ async fn an_answer_that_is_given_up_gives_its_turn_back(server: Server) {
     };
     let small = v1::QueryRequest {
         selector: Some(one),
-        range: range("now-2h"),
+        range: Some(since("now-2h")),
         functions: vec!["count".to_owned()],
         ..Default::default()
     };
@@ -106,9 +106,9 @@ async fn an_answer_that_is_given_up_gives_its_turn_back(server: Server) {
                     0 => {
                         let functions = vec!["p99".to_owned()];
                         let query = v1::QueryRequest {
-                            selector: big(),
+                            selector: Some(big()),
                             functions,
-                            range: range("now-2h"),
+                            range: Some(since("now-2h")),
                             max_series: 1000,
                             ..Default::default()
                         };
@@ -121,7 +121,8 @@ async fn an_answer_that_is_given_up_gives_its_turn_back(server: Server) {
                         .map(drop),
                     2 => other.query.compare(v1::CompareRequest::default()).await.map(drop),
                     3 => {
-                        let export = v1::ExportAllRequest { selector: big(), ..Default::default() };
+                        let export =
+                            v1::ExportAllRequest { selector: Some(big()), ..Default::default() };
                         let mut parts = other.query.export_all(export).await?.into_inner();
                         parts.message().await.map(drop)
                     }
