@@ -20,7 +20,8 @@ const PREFIX: &str = "HEALTH_";
     args_override_self = true,
     after_help = "Commands that ask a running service, each with a --help of its own:\n  healthd summary  what is \
                   wrong, since when and where\n  healthd query    functions of series over a range\n  healthd export   \
-                  everything of a range into a file\n  healthd sql      a statement in SQL, also of a file"
+                  everything of a range into a file\n  healthd import   a file's rows into the service, each \
+                  once\n  healthd sql      a statement in SQL, also of a file"
 )]
 #[group(skip)]
 pub struct Config {

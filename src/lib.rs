@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | | `main.rs` | the command line: flags in, exit code out |
 //! | 5 | [`app`] | the composition root: build, watch, stop in the order that loses nothing |
-//! | 4 | [`console`] | `healthd summary`, `query`, `export`, `sql`: the commands that ask instead of serving |
+//! | 4 | [`console`] | `healthd summary`, `query`, `export`, `import`, `sql`: the commands that ask or send instead of serving |
 //! | 4 | [`config`] | the sum of each module's own `Config`, from flags and HEALTH_ variables |
 //! | 3 | [`serve`] | the doors: gRPC services, one mapping of errors to statuses, the contract |
 //! | 3 | [`collect`] | the host's and the process's own metrics, ingested as ordinary series |

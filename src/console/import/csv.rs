@@ -2,10 +2,11 @@
 //!
 //! The `'` that an export puts before what a spreadsheet would take for a formula is taken away again.
 
-use super::row::{Folded, Row, Value, kind, moment};
+use super::row::{Row, Value, kind, moment};
 use super::source::{Position, Rows, Source};
 use anyhow::{Context, bail};
 use csv::StringRecord;
+use model::{Many, Sketch, Timestamp};
 use std::str::FromStr;
 
 /// The columns that are read. `name` must be there, and `value` or `count`.
@@ -82,7 +83,8 @@ impl Csv {
                     part.ok_or_else(|| format!("it has a count and no {column}; give both or none"))
                 };
                 let (sum, min, max, last) = (of("sum")?, of("min")?, of("max")?, of("last")?);
-                let fold = Folded { count, sum, min, max, last, ..Folded::default() };
+                let (last_time, sketch) = (Timestamp::default(), Sketch::default());
+                let fold = Many { count, sum, min, max, last, last_time, sketch };
                 Some(Value::Fold(Box::new(fold)))
             }
         };
@@ -130,7 +132,7 @@ impl Rows for Csv {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{Kind, Timestamp};
+    use model::Kind;
 
     fn read(text: &str) -> Vec<(Position, Result<Row, String>)> {
         let mut csv = Csv::new(Source::of_text(text)).unwrap();
@@ -155,8 +157,8 @@ mod tests {
             ..Row::default()
         };
         assert_eq!(rows[0], (Position::Row(1), Ok(expected)));
-        let fold =
-            Folded { count: 2, sum: 5.0, min: 2.0, max: 3.0, last: 3.0, ..Folded::default() };
+        let (last_time, sketch) = (Timestamp::default(), Sketch::default());
+        let fold = Many { count: 2, sum: 5.0, min: 2.0, max: 3.0, last: 3.0, last_time, sketch };
         let second = rows[1].1.clone().unwrap();
         assert_eq!(second.value, Some(Value::Fold(Box::new(fold))));
         assert_eq!((second.time, second.component), (Some(Timestamp::from_ms(1250)), None));

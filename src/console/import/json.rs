@@ -1,8 +1,8 @@
 //! NDJSON: a JSON object a line, as `healthd export` writes it. What it has beyond that is not looked at.
 
-use super::row::{Folded, Row, Value, kind, moment};
+use super::row::{Row, Value, kind, moment};
 use super::source::{Lines, Position, Rows};
-use model::Timestamp;
+use model::{Bin, Many, Sketch, Timestamp};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ struct Line {
     unit: Option<String>,
     description: Option<String>,
     bins: Option<Vec<(i32, u64)>>,
-    bins_joined: Option<u32>,
+    bins_joined: Option<u8>,
 }
 
 impl Rows for Json {
@@ -77,14 +77,17 @@ fn row(line: &[u8]) -> Result<Row, String> {
             let of = |name: &str, part: Option<f64>| {
                 part.ok_or_else(|| format!("it has a count and no {name}; give both or none"))
             };
-            Some(Value::Fold(Box::new(Folded {
+            let bins = line.bins.unwrap_or_default().into_iter();
+            let bins = bins.map(|(key, count)| Bin { key, count }).collect();
+            let sketch = Sketch::from_bins(line.bins_joined.unwrap_or(0), bins);
+            Some(Value::Fold(Box::new(Many {
                 count,
                 sum: of("sum", line.sum)?,
                 min: of("min", line.min)?,
                 max: of("max", line.max)?,
                 last: of("last", line.last)?,
-                bins: line.bins.unwrap_or_default(),
-                joins: line.bins_joined.unwrap_or(0),
+                last_time: Timestamp::default(),
+                sketch: sketch.map_err(|error| format!("bins: {error}"))?,
             })))
         }
     };
@@ -109,15 +112,15 @@ mod tests {
     fn a_line_of_an_export_is_read_whole() {
         let line = br#"{"timestamp":"2026-11-24T10:00:00Z","name":"latency","type":"rolling","value":2,
             "count":2,"sum":4,"min":1,"max":3,"last":3,"last_time":"2026-11-24T10:00:00.5Z",
-            "labels":{"a":"b"},"unit":"s","width_seconds":1.0,"component":"shop","bins":[[1,2]],"bins_joined":1}"#;
-        let fold = Folded {
+            "labels":{"a":"b"},"unit":"s","width_seconds":1.0,"component":"shop","bins":[[8129,2]],"bins_joined":1}"#;
+        let fold = Many {
             count: 2,
             sum: 4.0,
             min: 1.0,
             max: 3.0,
             last: 3.0,
-            bins: vec![(1, 2)],
-            joins: 1,
+            last_time: Timestamp::default(),
+            sketch: Sketch::from_bins(1, vec![Bin { key: 8129, count: 2 }]).unwrap(),
         };
         let expected = Row {
             component: Some("shop".into()),
@@ -147,6 +150,11 @@ mod tests {
             (r#"{"name":"n","timestamp":1768485600000}"#, "is no moment"),
             (r#"{"name":"n","type":"histogram"}"#, "type \"histogram\""),
             (r#"{"name":"n","count":2,"sum":1}"#, "no min"),
+            (r#"{"name":"n","count":2,"bins":[[2,1],[1,1]]}"#, "no sum"),
+            (
+                r#"{"name":"n","count":1,"sum":1,"min":1,"max":1,"last":1,"bins":[[2,1],[1,1]]}"#,
+                "bins: ",
+            ),
             ("[]", "column"),
         ] {
             let error = row(line.as_bytes()).unwrap_err();

@@ -3,10 +3,10 @@
 //! The same samples always make the same requests, whatever the version: an import that broke off is gone on
 //! with by number. So the two constants here stay as they are.
 
-use super::row::{Key, Sample, Sampled};
+use super::row::{Key, Sample};
 use super::source::Position;
 use crate::serve::proto::v1;
-use model::Kind;
+use model::{Fold, Kind, Rolling};
 use std::collections::HashMap;
 
 /// Samples of a request.
@@ -44,9 +44,9 @@ impl Requests {
         let texts = sample.key.component.len()
             + sample.key.name.len()
             + sample.key.labels.as_canonical().len();
-        let bins = match &sample.value {
-            Sampled::Fold(fold) => fold.bins.len(),
-            Sampled::Increment(_) | Sampled::Observation(_) => 0,
+        let bins = match &sample.fold {
+            Fold::Rolling(Rolling::Many(many)) => many.sketch.bins().len(),
+            Fold::Rolling(Rolling::One { .. }) | Fold::Counter(_) => 0,
         };
         self.bytes += texts + NUMBERS + BIN * bins;
         self.samples.push((position, sample));
@@ -76,15 +76,15 @@ impl Numbered {
         let mut message = v1::IngestRequest { sequence: self.sequence, ..Default::default() };
         let mut packed = v1::Packed::default();
         let mut positions = Vec::with_capacity(self.samples.len());
-        let group = |sample: &Sample| match sample.value {
-            Sampled::Increment(_) => 0,
-            Sampled::Observation(_) => 1,
-            Sampled::Fold(_) => 2,
+        let group = |sample: &Sample| match sample.fold {
+            Fold::Counter(_) => 0,
+            Fold::Rolling(Rolling::One { .. }) => 1,
+            Fold::Rolling(Rolling::Many(_)) => 2,
         };
         let mut samples = self.samples;
         samples.sort_by_key(|(_, sample)| group(sample));
         for (position, sample) in samples {
-            let Sample { key, unit, description, time, value } = sample;
+            let Sample { key, unit, description, time, fold } = sample;
             let reference = if let Some(reference) = declared.refs.get(&key) {
                 *reference
             } else {
@@ -96,19 +96,20 @@ impl Numbered {
             positions.push(position);
             packed.refs.push(reference);
             packed.times_ms.push(time.as_ms());
-            match value {
-                Sampled::Increment(increment) => packed.increments.push(increment),
-                Sampled::Observation(observation) => packed.observations.push(observation),
-                Sampled::Fold(fold) => {
-                    packed.counts.push(fold.count);
-                    packed.sums.push(fold.sum);
-                    packed.minima.push(fold.min);
-                    packed.maxima.push(fold.max);
-                    packed.lasts.push(fold.last);
-                    packed.sketch_sizes.push(fold.bins.len() as u32);
-                    packed.sketch_joins.push(fold.joins);
-                    packed.bin_keys.extend(fold.bins.iter().map(|(key, _)| *key));
-                    packed.bin_counts.extend(fold.bins.iter().map(|(_, count)| *count));
+            match fold {
+                Fold::Counter(counter) => packed.increments.push(counter.sum),
+                Fold::Rolling(Rolling::One { value, .. }) => packed.observations.push(value),
+                Fold::Rolling(Rolling::Many(many)) => {
+                    packed.counts.push(many.count);
+                    packed.sums.push(many.sum);
+                    packed.minima.push(many.min);
+                    packed.maxima.push(many.max);
+                    packed.lasts.push(many.last);
+                    let bins = many.sketch.bins();
+                    packed.sketch_sizes.push(bins.len() as u32);
+                    packed.sketch_joins.push(many.sketch.coarseness().into());
+                    packed.bin_keys.extend(bins.iter().map(|bin| bin.key));
+                    packed.bin_counts.extend(bins.iter().map(|bin| bin.count));
                 }
             }
         }
@@ -137,15 +138,23 @@ fn declaration(reference: u32, key: &Key, unit: String, description: String) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{Labels, Timestamp};
+    use model::{Bin, Counter, Labels, Many, Sketch, Timestamp};
 
-    fn sample(name: &str, value: Sampled) -> Sample {
-        let kind =
-            if matches!(value, Sampled::Increment(_)) { Kind::Counter } else { Kind::Rolling };
+    const TIME: Timestamp = Timestamp::from_ms(1);
+
+    fn sample(name: &str, fold: Fold) -> Sample {
+        let kind = if matches!(fold, Fold::Counter(_)) { Kind::Counter } else { Kind::Rolling };
         let (component, name, labels) = ("c".to_owned(), name.to_owned(), Labels::default());
         let key = Key { component, name, labels, kind };
-        let time = Timestamp::from_ms(1);
-        Sample { key, unit: String::new(), description: String::new(), time, value }
+        Sample { key, unit: String::new(), description: String::new(), time: TIME, fold }
+    }
+
+    fn grown() -> Fold {
+        Counter { sum: 1.0 }.into()
+    }
+
+    fn seen(value: f64) -> Fold {
+        Rolling::one(value, TIME).into()
     }
 
     /// What these cut today is what an import that broke off yesterday has cut.
@@ -154,17 +163,19 @@ mod tests {
         let mut requests = Requests::default();
         let mut cut = Vec::new();
         for place in 0..10_001 {
-            let added = requests.add(Position::Line(place), sample("n", Sampled::Increment(1.0)));
+            let added = requests.add(Position::Line(place), sample("n", grown()));
             cut.extend(added.map(|one| (one.sequence, one.samples.len())));
         }
         cut.extend(requests.cut().map(|one| (one.sequence, one.samples.len())));
         assert_eq!(cut, [(1, 5000), (2, 5000), (3, 1)]);
         assert!(requests.cut().is_none());
-        let fold = || {
-            Box::new(super::super::row::Folded { bins: vec![(0, 1); 512], ..Default::default() })
-        };
+        let bins = (1..=512).map(|key| Bin { key: 127 + key, count: 1 }).collect();
+        let sketch = Sketch::from_bins(0, bins).unwrap();
+        let many =
+            Many { count: 512, sum: 0.0, min: 0.0, max: 0.0, last: 0.0, last_time: TIME, sketch };
+        let fold = || Rolling::Many(Box::new(many.clone())).into();
         let mut requests = Requests::default();
-        let mut add = |_| requests.add(Position::Line(0), sample("n", Sampled::Fold(fold())));
+        let mut add = |_| requests.add(Position::Line(0), sample("n", fold()));
         let cut = (0..1000).find_map(&mut add).unwrap();
         assert_eq!(cut.samples.len(), 254, "of 2 + 40 + 8 x 512 bytes each");
     }
@@ -172,9 +183,9 @@ mod tests {
     #[test]
     fn a_stream_is_told_of_a_series_once_and_rows_stand_in_their_groups() {
         let samples = vec![
-            (Position::Line(1), sample("seen", Sampled::Observation(2.0))),
-            (Position::Line(2), sample("grown", Sampled::Increment(1.0))),
-            (Position::Line(3), sample("seen", Sampled::Observation(3.0))),
+            (Position::Line(1), sample("seen", seen(2.0))),
+            (Position::Line(2), sample("grown", grown())),
+            (Position::Line(3), sample("seen", seen(3.0))),
         ];
         let mut declared = Declared::default();
         let numbered = |samples| Numbered { sequence: 1, samples };

@@ -3,7 +3,9 @@
 //! The kind of a metric is told by the file or by the caller, and never guessed.
 
 use clap::ValueEnum;
-use model::{Kind, Labels, Timestamp, check_increment, check_name, check_value};
+use model::{
+    Counter, Fold, Kind, Labels, Many, Rolling, Timestamp, check_increment, check_name, check_value,
+};
 use std::collections::{BTreeMap, HashMap};
 
 /// What a format reads of a row.
@@ -29,8 +31,8 @@ pub(super) enum Value {
     One(f64),
     /// A counter's running total. It began at zero at some time that is known, or at one that is not.
     Total(f64, Origin),
-    /// Several observations.
-    Fold(Box<Folded>),
+    /// What several observations come to; it is not checked yet.
+    Fold(Box<Many>),
 }
 
 /// When a running total was zero.
@@ -42,19 +44,6 @@ pub(super) enum Origin {
     Zero,
     /// Nobody knows: the first total says from where to count.
     Unknown,
-}
-
-/// What several observations come to.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Folded {
-    pub(super) count: u64,
-    pub(super) sum: f64,
-    pub(super) min: f64,
-    pub(super) max: f64,
-    pub(super) last: f64,
-    /// Their sketch: keys and counts.
-    pub(super) bins: Vec<(i32, u64)>,
-    pub(super) joins: u32,
 }
 
 /// What the numbers of counters are.
@@ -91,15 +80,7 @@ pub(super) struct Sample {
     pub(super) unit: String,
     pub(super) description: String,
     pub(super) time: Timestamp,
-    pub(super) value: Sampled,
-}
-
-/// What a sample says.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Sampled {
-    Increment(f64),
-    Observation(f64),
-    Fold(Box<Folded>),
+    pub(super) fold: Fold,
 }
 
 /// Makes samples of rows; it knows the running totals so far.
@@ -129,28 +110,40 @@ impl Settling {
         let kind = kind.ok_or("it has no type; say --kind counter or --kind rolling")?;
         let Some(value) = value else { return Ok(None) };
         let key = Key { component, name, labels, kind };
-        let value = match (kind, value) {
-            (Kind::Counter, Value::One(value)) if self.defaults.counters == Counters::Totals => {
-                self.increase(&key, value, Origin::Zero)?
+        let time = time.unwrap_or(self.defaults.now);
+        let (is_total, number) = match value {
+            Value::One(number) => {
+                let is_total = self.defaults.counters == Counters::Totals;
+                (is_total.then_some(Origin::Zero), number)
             }
-            (Kind::Counter, Value::One(value)) => Sampled::Increment(
-                check_increment(value).map_err(|error| format!("value {error}"))?,
-            ),
-            (Kind::Counter, Value::Total(total, origin)) => self.increase(&key, total, origin)?,
-            (Kind::Counter, Value::Fold(_)) => {
+            Value::Total(number, origin) => (Some(origin), number),
+            Value::Fold(_) if kind == Kind::Counter => {
                 return Err("it is a counter and has a count; leave that out".to_owned());
             }
-            (Kind::Rolling, Value::One(value) | Value::Total(value, _)) => {
-                Sampled::Observation(check_value(value).map_err(|error| format!("value {error}"))?)
+            Value::Fold(many) => {
+                let fold = Many { last_time: time, ..*many }.checked();
+                let fold = fold.map_err(|error| error.to_string())?.into();
+                return Ok(Some(Sample { key, unit, description, time, fold }));
             }
-            (Kind::Rolling, Value::Fold(fold)) => Sampled::Fold(fold),
         };
-        let time = time.unwrap_or(self.defaults.now);
-        Ok(Some(Sample { key, unit, description, time, value }))
+        let fold = match (kind, is_total) {
+            (Kind::Counter, Some(origin)) => {
+                Counter { sum: self.increase(&key, number, origin)? }.into()
+            }
+            (Kind::Counter, None) => {
+                let sum = check_increment(number).map_err(|error| format!("value {error}"))?;
+                Counter { sum }.into()
+            }
+            (Kind::Rolling, _) => {
+                let value = check_value(number).map_err(|error| format!("value {error}"))?;
+                Rolling::one(value, time).into()
+            }
+        };
+        Ok(Some(Sample { key, unit, description, time, fold }))
     }
 
     /// How much a counter grew to come to this total. One that is smaller than before began anew.
-    fn increase(&mut self, key: &Key, total: f64, origin: Origin) -> Result<Sampled, String> {
+    fn increase(&mut self, key: &Key, total: f64, origin: Origin) -> Result<f64, String> {
         let total = check_increment(total).map_err(|error| format!("total {error}"))?;
         let begins_anew = |(before, since): &(f64, Origin)| {
             let is_other =
@@ -167,7 +160,7 @@ impl Settling {
             Some(known) => *known = (total, origin),
             None => drop(self.totals.insert(key.clone(), (total, origin))),
         }
-        Ok(Sampled::Increment(total - before))
+        Ok(total - before)
     }
 }
 
@@ -201,10 +194,10 @@ mod tests {
             value: Some(value.clone()),
             ..Row::default()
         };
-        let mut sample = |value| settling.settle(row(value)).unwrap().unwrap().value;
+        let mut sample = |value| settling.settle(row(value)).unwrap().unwrap().fold;
         let increment = |value| match sample(value) {
-            Sampled::Increment(increment) => increment,
-            other => panic!("{other:?}"),
+            Fold::Counter(counter) => counter.sum,
+            other @ Fold::Rolling(_) => panic!("{other:?}"),
         };
         values.iter().map(increment).collect()
     }
@@ -227,6 +220,11 @@ mod tests {
         assert_eq!(increments(&mut settling(Counters::Increases), &known), [0.0, 10.0, 3.0, 200.0]);
     }
 
+    fn many(count: u64) -> Many {
+        let (time, sketch) = (Timestamp::default(), model::Sketch::default());
+        Many { count, sum: 1.0, min: 1.0, max: 1.0, last: 1.0, last_time: time, sketch }
+    }
+
     #[test]
     fn what_is_wrong_with_a_row_is_said_and_no_kind_is_guessed() {
         let wrong = |change: &dyn Fn(&mut Row)| {
@@ -243,8 +241,13 @@ mod tests {
         let counter = |row: &mut Row| row.kind = Some(Kind::Counter);
         let negative = wrong(&|row| (counter(row), row.value = Some(Value::One(-1.0))).0);
         assert!(negative.contains("use an observation"), "{negative}");
-        let fold = wrong(&|row| (counter(row), row.value = Some(Value::Fold(Box::default()))).0);
+        let fold = wrong(&|row| (counter(row), row.value = Some(Value::Fold(Box::new(many(1))))).0);
         assert!(fold.contains("count"), "{fold}");
+        let none = wrong(&|row| {
+            row.kind = Some(Kind::Rolling);
+            row.value = Some(Value::Fold(Box::new(many(0))));
+        });
+        assert!(none.contains("count is 0"), "{none}");
         assert!(kind("histogram").unwrap_err().contains("say counter"));
     }
 }

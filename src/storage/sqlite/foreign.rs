@@ -34,7 +34,8 @@ pub struct ForeignRow {
 pub struct ForeignTable {
     connection: Connection,
     ready: VecDeque<ForeignRow>,
-    last: Option<i64>,
+    /// The first row that was not read yet; none after the last that there may be.
+    next: Option<i64>,
 }
 
 impl ForeignTable {
@@ -60,7 +61,7 @@ impl ForeignTable {
             return Err(Error::Foreign(why.to_owned()));
         }
         check_table(&connection)?;
-        Ok(Self { connection, ready: VecDeque::new(), last: None })
+        Ok(Self { connection, ready: VecDeque::new(), next: Some(i64::MIN) })
     }
 
     /// How many rows it has.
@@ -72,20 +73,21 @@ impl ForeignTable {
 
     /// The next row; none at the end.
     pub fn next_row(&mut self) -> Result<Option<ForeignRow>, Error> {
-        if self.ready.is_empty() {
-            self.ready = self.read().map_err(error)?;
+        if self.ready.is_empty()
+            && let Some(next) = self.next
+        {
+            self.ready = self.read(next).map_err(error)?;
+            self.next = self.ready.back().and_then(|row| row.id.checked_add(1));
         }
-        let row = self.ready.pop_front();
-        self.last = row.as_ref().map_or(self.last, |row| Some(row.id));
-        Ok(row)
+        Ok(self.ready.pop_front())
     }
 
-    fn read(&self) -> rusqlite::Result<VecDeque<ForeignRow>> {
+    fn read(&self, from: i64) -> rusqlite::Result<VecDeque<ForeignRow>> {
         let mut rows = self.connection.prepare_cached(
             "SELECT rowid, timestamp, component, name, value, type FROM metrics
-             WHERE ?1 IS NULL OR rowid > ?1 ORDER BY rowid LIMIT ?2",
+             WHERE rowid >= ?1 ORDER BY rowid LIMIT ?2",
         )?;
-        let rows = rows.query_map((self.last, ROWS as i64), |row| {
+        let rows = rows.query_map((from, ROWS as i64), |row| {
             Ok(ForeignRow {
                 id: row.get(0)?,
                 timestamp: value(row, 1)?,
