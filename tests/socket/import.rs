@@ -187,6 +187,11 @@ async fn a_file_that_is_wrong_changes_nothing(server: Server) {
         client.query.list_components(healthd::serve::proto::v1::ListComponentsRequest::default());
     assert!(components.await.unwrap().into_inner().components.is_empty(), "nothing was sent");
     assert!(import(&["--skip-wrong", &wrong]).await.status.success());
+    // What is said of rows that say it themselves makes no other import of them.
+    let words =
+        ["--skip-wrong", "--kind", "rolling", "--counters", "increases", "--format", "ndjson"];
+    let same = import(&[&words[..], &[&*wrong]].concat()).await;
+    assert!(text(&same.stdout).contains("imported before"), "{}", text(&same.stdout));
     assert_eq!(client.current("global").await["good"], 2.0);
     let kind = write("kind.csv", "name,value\na,1\na,2\n");
     assert!(import(&["--kind", "rolling", "-c", "mine", &kind]).await.status.success());

@@ -52,7 +52,7 @@ pub struct Import {
     component: String,
 
     /// The kind of rows that have no type
-    #[arg(long, value_name = "KIND", value_parser = kind)]
+    #[arg(long, value_name = "KIND", value_parser = row::kind)]
     kind: Option<Kind>,
 
     /// What numbers of counters are. By itself: running totals in a table and in OpenMetrics, increases
@@ -86,13 +86,9 @@ enum Format {
     Table,
 }
 
-fn kind(word: &str) -> Result<Kind, String> {
-    row::kind(word)
-}
-
 /// What a file came to when it was looked at.
 struct Checked {
-    /// What the file is known by, with all that decides what its rows mean; and what is in it alone.
+    /// What the file is known by, with what was said of its rows; and what is in it alone.
     digest: String,
     content: String,
     /// How much there is to read.
@@ -194,7 +190,7 @@ impl Import {
             bar.set_position(reading.meter.read());
         }
         bar.finish_and_clear();
-        let Reading { meter, empty, wrong, told, .. } = reading;
+        let Reading { meter, settling, empty, wrong, told, .. } = reading;
         if wrong > 0 {
             let more = wrong - told.len() as u64;
             let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
@@ -205,10 +201,8 @@ impl Import {
             writeln!(std::io::stderr(), "{told}")?;
         }
         let content = meter.digest(&[]);
-        // All that decides what the rows come to.
-        let meant = format!("{format:?} {:?} {:?} {}", self.kind, self.counters, self.skip_wrong);
         let again = self.again.as_deref().unwrap_or_default();
-        let digest = meter.digest(&[&self.component, &meant, again]);
+        let digest = meter.digest(&[&settling.said(), again]);
         let series = series.len() as u64;
         Ok(Checked { digest, content, amount, rows, series, empty, wrong, requests })
     }

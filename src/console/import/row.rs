@@ -86,18 +86,33 @@ pub(super) struct Sample {
 /// Makes samples of rows; it knows the running totals so far.
 pub(super) struct Settling {
     defaults: Defaults,
+    /// Whether any row said no component, or no kind.
+    lacks: (bool, bool),
     totals: HashMap<Key, (f64, Origin)>,
 }
 
 impl Settling {
     pub(super) fn new(defaults: Defaults) -> Self {
-        Self { defaults, totals: HashMap::new() }
+        Self { defaults, lacks: (false, false), totals: HashMap::new() }
+    }
+
+    /// What was said of rows and counted for any of them, in words: rows that mean something else are others.
+    pub(super) fn said(&self) -> String {
+        let Defaults { component, kind, counters, .. } = &self.defaults;
+        let component = if self.lacks.0 { component } else { "" };
+        let kind = kind.filter(|_| self.lacks.1).map_or(String::new(), |kind| kind.to_string());
+        let counters = match counters {
+            Counters::Increases => "increases",
+            Counters::Totals => "totals",
+        };
+        format!("{component} {kind} {counters}")
     }
 
     /// The sample of a row; none if it has no value. An error says what is wrong with the row.
     pub(super) fn settle(&mut self, row: Row) -> Result<Option<Sample>, String> {
         let Row { component, name, labels, kind, unit, description, time, value } = row;
         let component = component.filter(|name| !name.is_empty());
+        self.lacks = (self.lacks.0 || component.is_none(), self.lacks.1 || kind.is_none());
         let component = component.unwrap_or_else(|| self.defaults.component.clone());
         let named = |what: &str, name: &str| {
             check_name(name).map_err(|error| format!("{what} {name:?} {error}"))
