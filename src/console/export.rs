@@ -167,7 +167,8 @@ impl Export {
     }
 }
 
-fn with_ending(file: &Path, ending: &str) -> PathBuf {
+/// The name of a file with something at its end.
+pub(super) fn with_ending(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)

@@ -3,7 +3,7 @@
 //! A fold stands in one row, whatever is merged or flushed meanwhile. How much is read at a time follows
 //! from how much there was in what was read before, and is bounded for the worst case.
 
-use super::reading::{Bounds, Coverage, Part, Reading, Span};
+use super::reading::{Bounds, Coverage, Part, RANGE, Reading, Span};
 use super::{Engine, Error};
 use crate::state::Selected;
 use crate::storage::{Gap, Groups, Parts};
@@ -59,6 +59,8 @@ pub struct Exporting {
     done: usize,
     from: Timestamp,
     range: Range,
+    /// What of it there may be something in.
+    filled: Range,
     now: Timestamp,
     base: Width,
     tier: Width,
@@ -80,17 +82,22 @@ impl Engine {
         };
         let base = self.config.retention.0.base_width();
         let range = match &request.span {
-            Some(span) => span.resolve(now)?,
+            Some(span) => span.resolve(RANGE, now)?,
             None => self.all_of(&selected, now).await,
         };
         let parts = if request.with_sketches { Parts::All } else { Parts::NoSketches };
-        let (from, deadline) = (range.start, request.deadline);
+        let filled = match self.times(selected.iter().map(|one| one.place)) {
+            Some(times) => filled(range, times, self.widest()),
+            None => Range::new(range.start, range.start),
+        };
+        let (from, deadline) = (filled.start, request.deadline);
         Ok(Exporting {
             engine: self.clone(),
             selected,
             done: 0,
             from,
             range,
+            filled,
             now,
             base,
             tier: base,
@@ -99,6 +106,13 @@ impl Engine {
             density: 1.0,
             deadline,
         })
+    }
+
+    /// The widest buckets that may be stored: those of the ladder that is set, or of one that was set before.
+    fn widest(&self) -> Width {
+        const WEEK: Width = Width::from_secs(7 * 86_400);
+        let tiers = self.config.retention.0.tiers().iter().map(|tier| tier.width);
+        tiers.max().map_or(WEEK, |widest| widest.max(WEEK))
     }
 
     /// From the oldest that may be there to the newest.
@@ -113,6 +127,13 @@ impl Engine {
         let end = last.max(now).as_ms().saturating_add(self.state.pending_width().as_ms());
         Range::new(start.max(first.min(now)), Timestamp::from_ms(end))
     }
+}
+
+/// What of a range there may be something in of series with samples at these times, whose buckets are at most
+/// that wide.
+fn filled(range: Range, (first, last): (Timestamp, Timestamp), widest: Width) -> Range {
+    let end = Timestamp::from_ms(last.as_ms().saturating_add(1));
+    Range::new(range.start.max(widest.truncate(first)), range.end.min(end))
 }
 
 impl Exporting {
@@ -141,13 +162,19 @@ impl Exporting {
 
     /// The next folds: whole series in their order, or a part of one. None at the end.
     pub async fn next(&mut self) -> Result<Option<Vec<Exported>>, Error> {
-        if self.done >= self.selected.len() {
-            return Ok(None);
-        }
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(Error::Deadline);
-        }
-        let (count, range) = self.extent();
+        let (count, range, is_last) = loop {
+            if self.done >= self.selected.len() {
+                return Ok(None);
+            }
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(Error::Deadline);
+            }
+            let (count, range, is_last) = self.extent();
+            if range.start < range.end {
+                break (count, range, is_last);
+            }
+            (self.done, self.from) = (self.done + count, self.filled.start);
+        };
         let mut part: Vec<Selected> = self.selected[self.done..self.done + count].to_vec();
         part.sort_unstable_by_key(|one| one.series.id);
         let bounds = (part[0].series.id, part[part.len() - 1].series.id);
@@ -172,29 +199,33 @@ impl Exporting {
             let place = |id| order.iter().position(|one| one.series.id == id);
             found.sort_by_cached_key(|exported| place(exported.series.id));
         }
-        if range.end >= self.range.end {
-            (self.done, self.from) = (self.done + count, self.range.start);
+        if is_last {
+            (self.done, self.from) = (self.done + count, self.filled.start);
         } else {
             self.from = range.end;
         }
         Ok(Some(found))
     }
 
-    /// How many series to read next, and of when.
-    fn extent(&self) -> (usize, Range) {
+    /// How many series to read next, of when, and whether that is the last of them.
+    fn extent(&self) -> (usize, Range, bool) {
         let fewer = if self.parts == Parts::All { SKETCHES } else { 1 };
         let most = MAX_STEPS / fewer;
         let wanted = ((PART_FOLDS / fewer as f64 / self.density) as u64).clamp(1, most);
-        let whole = self.base.buckets_in(self.range).max(1);
-        if self.from == self.range.start && whole <= wanted {
+        let whole = self.base.buckets_in(self.filled).max(1);
+        if self.from == self.filled.start && whole <= wanted {
             let count = (wanted / whole).clamp(1, MAX_SERIES) as usize;
-            return (count.min(self.selected.len() - self.done), self.range);
+            return (count.min(self.selected.len() - self.done), self.filled, true);
         }
-        let end =
-            self.from.as_ms().saturating_add((wanted as i64).saturating_mul(self.base.as_ms()));
+        let current = self.engine.state.current(self.selected[self.done].place);
+        let own =
+            filled(self.filled, (current.first_time, current.last_time), self.engine.widest());
+        let from = self.from.max(own.start);
+        let end = from.as_ms().saturating_add((wanted as i64).saturating_mul(self.base.as_ms()));
         let cut = |width: &i64| end - end.rem_euclid(*width);
-        let end = CUTS.iter().map(cut).find(|cut| *cut > self.from.as_ms()).unwrap_or(end);
-        (1, Range::new(self.from, Timestamp::from_ms(end).min(self.range.end)))
+        let end = CUTS.iter().map(cut).find(|cut| *cut > from.as_ms()).unwrap_or(end);
+        let end = Timestamp::from_ms(end).min(own.end);
+        (1, Range::new(from, end), end >= own.end)
     }
 
     fn take_in(&mut self, coverage: &Coverage) {

@@ -3,7 +3,7 @@
 //!
 //! A part of the answer is read when the one before has left, so a slow reader holds little.
 
-use super::reading::{Bounds, Coverage, Part, Reading, Span};
+use super::reading::{Bounds, Coverage, PLAIN, Part, Reading, Span};
 use super::{Engine, Error};
 use crate::state::Selected;
 use crate::storage::{Groups, Parts};
@@ -69,7 +69,7 @@ impl Engine {
     pub async fn extract(self: &Arc<Self>, request: Extract) -> Result<Extraction, Error> {
         let Extract { mut selector, span, step, max_points, quantiles, deadline } = request;
         let now = self.clock.now();
-        let range = span.resolve(now)?;
+        let range = span.resolve(PLAIN, now)?;
         check_quantiles(&quantiles)?;
         selector.component.get_or_insert_with(|| Glob::new(GLOBAL));
         let selected = self.find(&selector)?;

@@ -7,7 +7,7 @@
 use super::budget::{Budget, DEFAULT_BYTES};
 use super::extract::PART_POINTS;
 use super::groups::{Grouping, Key, Members};
-use super::reading::{Bounds, Coverage, Reading, Span};
+use super::reading::{Bounds, Coverage, RANGE, Reading, Span};
 use super::{Engine, Error, Function};
 use crate::state::Selected;
 use crate::storage::Parts;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The most functions of one question.
-const MAX_FUNCTIONS: usize = 20;
+pub(super) const MAX_FUNCTIONS: usize = 20;
 /// Series or groups of an answer, when the request does not say, and the most that it may say.
 const DEFAULT_SERIES: usize = 100;
 const MAX_SERIES: usize = 10_000;
@@ -120,7 +120,7 @@ impl Engine {
         let now = self.clock.now();
         let range = match &query.after {
             Some(cursor) => cursor.range,
-            None => query.span.resolve(now)?,
+            None => query.span.resolve(RANGE, now)?,
         };
         let limits = Limits::of(&query)?;
         let bounds = Bounds::new(query.step, query.max_points)?;
@@ -190,6 +190,32 @@ fn check_functions(query: &Query, selected: &[Selected]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The first k groups of each kind, of which there are so many, and what the rest of each kind comes to.
+fn ranked_apart(groups: &[Members], order: &[usize], k: usize) -> (Vec<Members>, usize) {
+    let mut shown: Vec<Members> = Vec::new();
+    let mut rest: HashMap<Kind, Members> = HashMap::new();
+    let mut counts: HashMap<Kind, usize> = HashMap::new();
+    for members in order.iter().map(|at| &groups[*at]) {
+        let kind = members.key.kind;
+        let count = counts.entry(kind).or_default();
+        *count += 1;
+        if *count <= k {
+            shown.push(members.clone());
+        } else {
+            let labels = model::Labels::default();
+            let key = Key { component: None, metric: None, labels, kind };
+            let none = || Members { key, series: Vec::new() };
+            let rest = rest.entry(kind).or_insert_with(none);
+            rest.series.extend(members.series.iter().cloned());
+        }
+    }
+    let own = shown.len();
+    let mut rest: Vec<Members> = rest.into_values().collect();
+    rest.sort_by(|a, b| a.key.cmp(&b.key));
+    shown.extend(rest);
+    (shown, own)
 }
 
 /// A question that is being answered.
@@ -268,50 +294,36 @@ impl Asking {
             rank(b).total_cmp(&rank(a)).then(a.cmp(b))
         };
         order.sort_by(by_rank);
-        let mut shown: Vec<Members> = Vec::new();
-        let mut rest: HashMap<Kind, Members> = HashMap::new();
-        let mut counts: HashMap<Kind, usize> = HashMap::new();
-        let mut groups: Vec<Option<Members>> = groups.into_iter().map(Some).collect();
-        for members in order.into_iter().filter_map(|at| groups[at].take()) {
-            let kind = members.key.kind;
-            let count = counts.entry(kind).or_default();
-            *count += 1;
-            if *count <= top.k {
-                shown.push(members);
-            } else {
-                let key =
-                    Key { component: None, metric: None, labels: model::Labels::default(), kind };
-                let none = || Members { key, series: Vec::new() };
-                rest.entry(kind).or_insert_with(none).series.extend(members.series);
+        let mut k = top.k;
+        loop {
+            let (shown, own) = ranked_apart(&groups, &order, k);
+            let read = self.read(&shown).await?;
+            let told = read.iter().zip(&shown).enumerate();
+            let told = told.filter(|(_, (steps, _))| !steps.is_empty());
+            let told =
+                told.map(|(place, (steps, members))| self.group(members, steps, place >= own));
+            let told: Vec<Group> = told.collect();
+            let mut bytes = limits.bytes;
+            let fits = |group: &Group| bytes.take(group.bytes());
+            if k > 1 && !told.iter().rev().all(fits) {
+                // What does not fit goes to the others, so that the totals of all groups still add up.
+                k /= 2;
+                continue;
             }
+            let mut coverage = self.reading.coverage();
+            coverage.omitted = (ranked_apart(&groups, &order, top.k).1 - own) as u64;
+            if coverage.omitted > 0 {
+                coverage.advice = format!(
+                    "for its size the answer has the first {k} of each kind, and not {}: {} groups are among \
+                     the others; ask for fewer points, or for more bytes",
+                    top.k, coverage.omitted
+                );
+            }
+            if told.is_empty() {
+                coverage.empty_because = self.nothing(&shown);
+            }
+            return Ok(Answer { groups: told, coverage, next: None });
         }
-        let own = shown.len();
-        let mut rest: Vec<Members> = rest.into_values().collect();
-        rest.sort_by(|a, b| a.key.cmp(&b.key));
-        shown.extend(rest);
-        let read = self.read(&shown).await?;
-        let told = read.iter().zip(&shown).enumerate().filter(|(_, (steps, _))| !steps.is_empty());
-        let told = told.map(|(place, (steps, members))| self.group(members, steps, place >= own));
-        let (mut others, mut answered): (Vec<Group>, Vec<Group>) =
-            told.partition(|one| one.is_rest);
-        // What the others come to is worth more than the last of the first.
-        let mut bytes = limits.bytes;
-        for group in &others {
-            bytes.take(group.bytes());
-        }
-        let omitted = bytes.keep(&mut answered, Group::bytes);
-        answered.append(&mut others);
-        let mut coverage = self.reading.coverage();
-        coverage.omitted = omitted;
-        if omitted > 0 {
-            coverage.advice = format!(
-                "{omitted} groups are left out for their size; ask for fewer points or a smaller k"
-            );
-        }
-        if answered.is_empty() {
-            coverage.empty_because = self.nothing(&shown);
-        }
-        Ok(Answer { groups: answered, coverage, next: None })
     }
 
     /// All groups that are shown are read at once, so that the others are one.

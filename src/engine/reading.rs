@@ -49,19 +49,60 @@ pub struct Span {
     pub end: Option<When>,
 }
 
+/// What the two ends of a range are called in a request.
+pub(super) type Ends = (&'static str, &'static str);
+
+/// Of a request that has them among its own fields.
+pub(super) const PLAIN: Ends = ("start", "end");
+/// Of a request that has a range.
+pub(super) const RANGE: Ends = ("range.start", "range.end");
+/// Of a request that has another to compare it with.
+pub(super) const BASELINE: Ends = ("baseline.start", "baseline.end");
+
 impl Span {
-    /// Which range that is, asked now.
-    pub fn resolve(&self, now: Timestamp) -> Result<Range, Error> {
-        let end = self.end.as_ref().map_or(Ok(now), |end| end.resolve("end", now))?;
+    /// Which range that is, asked now: the last hour, as far as it does not say.
+    pub(super) fn resolve(&self, ends: Ends, now: Timestamp) -> Result<Range, Error> {
+        self.resolve_like(ends, now, Range::new(now.before(DEFAULT_SPAN), now))
+    }
+
+    /// Which range that is, asked now: this one as far as it does not say, and as long as this one if it
+    /// does not say where it starts.
+    pub(super) fn resolve_like(
+        &self,
+        ends: Ends,
+        now: Timestamp,
+        default: Range,
+    ) -> Result<Range, Error> {
+        let end = self.end.as_ref().map_or(Ok(default.end), |end| end.resolve(ends.1, now))?;
         let start = match &self.start {
-            Some(start) => start.resolve("start", now)?,
-            None => end.before(DEFAULT_SPAN),
+            Some(start) => start.resolve(ends.0, now)?,
+            None => end.before(default.end.since(default.start)),
         };
         if start < end {
             return Ok(Range::new(start, end));
         }
-        let message = format!("{end} is not after start, {start}");
-        Err(Error::Invalid { field: "end", message })
+        let message = format!("{end} is not after the start, {start}");
+        Err(Error::Invalid { field: ends.1, message })
+    }
+
+    /// Which range a baseline is: this one, as far as it does not say. It may not overlap what is compared
+    /// with it.
+    pub(super) fn resolve_baseline(
+        baseline: Option<&Self>,
+        now: Timestamp,
+        default: Range,
+        range: Range,
+    ) -> Result<Range, Error> {
+        let Some(baseline) = baseline else { return Ok(default) };
+        let baseline = baseline.resolve_like(BASELINE, now, default)?;
+        if baseline.intersection(&range).is_none() {
+            return Ok(baseline);
+        }
+        let message = format!(
+            "from {} to {} it overlaps the range, from {} to {}: let it end where that starts, or leave it out",
+            baseline.start, baseline.end, range.start, range.end
+        );
+        Err(Error::Invalid { field: "baseline", message })
     }
 }
 

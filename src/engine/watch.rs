@@ -7,7 +7,7 @@
 
 use super::budget::{Budget, DEFAULT_BYTES};
 use super::groups::{Grouping, Members};
-use super::query::{Column, Group};
+use super::query::{Column, Group, MAX_FUNCTIONS};
 use super::reading::{Bounds, Reading};
 use super::{Engine, Error, Finding, Function, RuleState, RuleStates, Ruled, Summarise};
 use crate::storage::Parts;
@@ -89,6 +89,10 @@ impl Engine {
         let interval = request.interval.unwrap_or(INTERVAL);
         if !(INTERVALS.0..=INTERVALS.1).contains(&interval) {
             return invalid("interval", "is not from 1s to 1h".to_owned());
+        }
+        if request.functions.len() > MAX_FUNCTIONS {
+            let message = format!("there are more than {MAX_FUNCTIONS}; ask for fewer at a time");
+            return invalid("functions", message);
         }
         if request.functions.contains(&Function::Delta) {
             return invalid("functions", "delta compares steps; watch last".to_owned());

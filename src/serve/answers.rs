@@ -13,13 +13,7 @@ use std::time::{Duration, Instant};
 
 /// The step of a request.
 pub(super) fn step(step: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
-    let step = step.map(|step| {
-        Duration::try_from(step).map_err(|_| Error::Invalid {
-            field: "step",
-            message: "is negative; it must be at least 1ms".to_owned(),
-        })
-    });
-    step.transpose()
+    step.map(|step| convert::span("step", &step)).transpose()
 }
 
 /// The range of a request.

@@ -1,7 +1,7 @@
 //! Between the contract's messages and the engine's values, field by field.
 
 use super::proto::v1;
-use crate::engine::{self, Coverage, Function, Reason};
+use crate::engine::{self, Coverage, Error, Function, Reason};
 use crate::state::Value;
 use crate::storage::{Durability, Gap, Missing, SqlValue};
 use model::{Annotation, Fold, Kind, Labels, Timestamp, Width};
@@ -12,6 +12,17 @@ use std::time::Duration;
 pub(super) fn timestamp(time: &prost_types::Timestamp) -> Timestamp {
     let ms = time.seconds.saturating_mul(1000);
     Timestamp::from_ms(ms.saturating_add(i64::from(time.nanos).div_euclid(1_000_000)))
+}
+
+/// A span of a request, which may be anything.
+pub(super) fn span(field: &'static str, span: &prost_types::Duration) -> Result<Duration, Error> {
+    let seconds = u64::try_from(span.seconds).ok();
+    let nanos = u32::try_from(span.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    seconds.zip(nanos).map(|(seconds, nanos)| Duration::new(seconds, nanos)).ok_or_else(|| {
+        let message =
+            "is negative, or has nanos beyond a second; give it as 10s or 0.5s".to_owned();
+        Error::Invalid { field, message }
+    })
 }
 
 pub(super) fn to_timestamp(time: Timestamp) -> prost_types::Timestamp {

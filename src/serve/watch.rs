@@ -2,14 +2,13 @@
 //! ones, and nothing waits for it.
 
 use super::answers::{functions, grouping, selector, to_group};
-use super::convert::to_timestamp;
+use super::convert::{self, to_timestamp};
 use super::page::Token;
 use super::proto::v1;
 use super::summary::{to_finding, to_rule};
 use crate::engine::{Change, Error, Watch, Watching};
 use model::Timestamp;
 use prost::Message;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -24,12 +23,7 @@ pub(super) fn watch(mut request: v1::WatchRequest) -> Result<(Watch, Token), Err
                   was, or none to begin now"
                 .to_owned(),
     })?;
-    let interval = request.interval.map(|interval| {
-        Duration::try_from(interval).map_err(|_| Error::Invalid {
-            field: "interval",
-            message: "is negative; it must be from 1s to 1h".to_owned(),
-        })
-    });
+    let interval = request.interval.map(|interval| convert::span("interval", &interval));
     let watch = Watch {
         selector: selector(request.selector)?,
         interval: interval.transpose()?,

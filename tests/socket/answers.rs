@@ -13,6 +13,8 @@ on_both!(
     what_was_noted_is_told_with_the_range_that_it_is_in,
     a_summary_finds_what_was_planted_and_says_what_to_ask_next,
     two_ranges_are_compared,
+    a_baseline_that_cannot_be_set_beside_the_range_is_named,
+    an_effect_does_not_depend_on_what_else_is_chosen,
     changes_are_told_and_go_on_where_they_were_left,
 );
 
@@ -65,6 +67,83 @@ async fn groups_and_the_others_add_up_to_the_whole(server: Server) {
     server.stop().await.unwrap();
 }
 
+async fn a_baseline_that_cannot_be_set_beside_the_range_is_named(server: Server) {
+    let mut client = server.client().await;
+    client.record(vec![increment("c", "m", 1.0)]).await;
+    let range = |from: &str, to: &str| {
+        Some(v1::TimeRange { from: from.to_owned(), to: to.to_owned(), ..Default::default() })
+    };
+    let since = |seconds, nanos| {
+        let start = Some(prost_types::Timestamp { seconds, nanos });
+        Some(v1::TimeRange { start, ..Default::default() })
+    };
+    for (baseline, part) in [
+        (range("now-2h", "now"), "baseline: from "),
+        (range("now-90m", "now-59m"), "baseline: from "),
+        (range("1970-01-01", ""), "baseline: it is too long"),
+        (since(i64::MIN, -1), "baseline: it is too long"),
+        (since(-62_135_596_800, 0), "baseline: it is too long"),
+        (range("soon", ""), "baseline.start: "),
+        (range("now-3h", "now-4h"), "baseline.end: "),
+    ] {
+        let compare = v1::CompareRequest { baseline: baseline.clone(), ..Default::default() };
+        let summary = v1::GetHealthSummaryRequest { baseline, ..Default::default() };
+        let compared = client.query.compare(compare).await.unwrap_err();
+        let summarised = client.query.get_health_summary(summary).await.unwrap_err();
+        for refused in [compared, summarised] {
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(refused.message().starts_with(part), "{part}: {refused:?}");
+        }
+    }
+    // Where it does not say when it ends, it ends where the range begins; and it may be long, or later.
+    for baseline in
+        [range("now-5h", ""), range("now-8d", ""), range("", "now-3h"), range("now", "now+1h")]
+    {
+        let compare = v1::CompareRequest { baseline, ..Default::default() };
+        client.query.compare(compare).await.unwrap();
+    }
+    server.stop().await.unwrap();
+}
+
+async fn an_effect_does_not_depend_on_what_else_is_chosen(server: Server) {
+    let mut client = server.client().await;
+    let t = second_ago(7200);
+    let sparse = (0..120).map(|n| {
+        let amount = (if n < 60 { 10 } else { 70 }) + n % 3;
+        at(increment("shop", "errors", f64::from(amount)), t + i64::from(n) * 60_000)
+    });
+    let dense = (0..1440).map(|n| at(observation("shop", "latency", 1.0), t + n * 5000));
+    client.record(sparse.chain(dense).collect()).await;
+    let effect = async |metrics: &[&str]| {
+        let metrics = metrics.iter().map(|name| (*name).to_owned()).collect();
+        let selector = v1::Selector { metrics, ..of_component("shop") };
+        // Steps of 10 seconds, most of which have no error.
+        let range = v1::TimeRange {
+            from: "now-10m".to_owned(),
+            to: "now-1m".to_owned(),
+            ..Default::default()
+        };
+        let baseline = v1::TimeRange {
+            from: "now-80m".to_owned(),
+            to: "now-71m".to_owned(),
+            ..Default::default()
+        };
+        let compare = v1::CompareRequest {
+            selector: Some(selector),
+            range: Some(range),
+            baseline: Some(baseline),
+            ..Default::default()
+        };
+        let compared = server.client().await.query.compare(compare).await.unwrap().into_inner();
+        let errors = compared.differences.into_iter().find(|one| one.name == "errors").unwrap();
+        (errors.effect.unwrap(), errors.buckets_before, errors.buckets_after)
+    };
+    let alone = effect(&["errors"]).await;
+    assert!(alone.0 > 5.0, "{alone:?}");
+    assert_eq!(effect(&["errors", "latency"]).await, alone);
+    server.stop().await.unwrap();
+}
+
 async fn a_page_token_goes_on_with_its_own_request_only(server: Server) {
     let mut client = server.client().await;
     client.record((0..5).map(|n| increment("c", &format!("m{n}"), 1.0)).collect()).await;
@@ -100,9 +179,12 @@ async fn what_is_wrong_with_a_question_is_named_with_its_field(server: Server) {
     };
     let nameless = v1::Selector { labels: vec![v1::LabelMatcher::default()], ..Default::default() };
     for (request, part) in [
-        (v1::QueryRequest { range: range("soon", ""), ..none() }, "start: \"soon\" is no time"),
-        (v1::QueryRequest { range: range("", "now-2x"), ..none() }, "end: "),
-        (v1::QueryRequest { range: range("now", "now-1h"), ..none() }, "end: "),
+        (
+            v1::QueryRequest { range: range("soon", ""), ..none() },
+            "range.start: \"soon\" is no time",
+        ),
+        (v1::QueryRequest { range: range("", "now-2x"), ..none() }, "range.end: "),
+        (v1::QueryRequest { range: range("now", "now-1h"), ..none() }, "range.end: "),
         (v1::QueryRequest { range: Some(twice), ..none() }, "range.start: is given twice"),
         (v1::QueryRequest { selector: Some(nameless), ..none() }, "selector.labels: "),
         (v1::QueryRequest { functions: vec!["p101".into()], ..none() }, "functions: \"p101\""),

@@ -397,11 +397,13 @@ async fn an_invalid_page_or_range_names_its_field(server: Server) {
     let foreign = client.query.list_components(list(0, "foreign")).await.unwrap_err();
     assert_eq!(field(foreign), "page_token");
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let extreme = Some(prost_types::Duration { seconds: i64::MIN, nanos: i32::MIN });
     let moment = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
     let extract = v1::ExtractRequest::default;
     for (request, expected) in [
         (v1::ExtractRequest { start: moment(20), end: moment(20), ..extract() }, "end"),
         (v1::ExtractRequest { step: seconds(-1), ..extract() }, "step"),
+        (v1::ExtractRequest { step: extreme, ..extract() }, "step"),
         (v1::ExtractRequest { step: seconds(1), ..extract() }, "step"),
         (v1::ExtractRequest { step: seconds(0), ..extract() }, "step"),
         (v1::ExtractRequest { max_points: 50_001, ..extract() }, "max_points"),
@@ -409,6 +411,15 @@ async fn an_invalid_page_or_range_names_its_field(server: Server) {
     ] {
         let status = client.extract(request).await.unwrap_err();
         assert_eq!(field(status), expected);
+    }
+    let query = v1::QueryRequest { step: extreme, ..Default::default() };
+    assert_eq!(field(client.query.query(query).await.unwrap_err()), "step");
+    let many = vec!["rate".to_owned(); 21];
+    for (request, expected) in [
+        (v1::WatchRequest { interval: extreme, ..Default::default() }, "interval"),
+        (v1::WatchRequest { functions: many, ..Default::default() }, "functions"),
+    ] {
+        assert_eq!(field(client.query.watch(request).await.unwrap_err()), expected);
     }
     server.stop().await.unwrap();
 }

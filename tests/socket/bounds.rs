@@ -95,8 +95,12 @@ async fn comparisons_rankings_and_changes_keep_to_the_bytes_that_were_asked_for(
     };
     let ranked = client.query.query(query).await.unwrap().into_inner();
     within(ranked.encoded_len());
-    assert!(ranked.groups.last().unwrap().others, "the others are told first of all");
-    assert_eq!(ranked.groups.len() as u64 + ranked.coverage.unwrap().omitted, 101);
+    assert!(ranked.groups.last().unwrap().others, "the others are there");
+    let coverage = ranked.coverage.unwrap();
+    assert_eq!(ranked.groups.len() as u64 + coverage.omitted, 101);
+    assert!(coverage.truncated && coverage.advice.contains("among the others"), "{coverage:?}");
+    let total: f64 = ranked.groups.iter().filter_map(|group| group.functions[0].range).sum();
+    assert_eq!(total, 2.0 * 500.0 + 2.0 * f64::from((0..500).sum::<i32>()), "whatever the size");
 
     for (field, refused) in [
         (

@@ -5,6 +5,7 @@ use crate::process::Process;
 use crate::support::{
     Backend, Client, Server, at, increment, labelled, observation, on_both, second_ago, until,
 };
+use healthd::serve::proto::v1;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -18,6 +19,7 @@ on_both!(
     running_totals_of_a_table_come_to_what_they_grew,
     a_file_that_is_wrong_changes_nothing,
     what_the_service_refuses_is_told_by_its_row_and_the_others_are_in,
+    parts_of_histograms_are_counted_from_when_they_began,
     a_file_that_was_imported_long_ago_is_not_counted_again,
 );
 
@@ -61,6 +63,8 @@ async fn what_was_exported_is_imported_as_it_was(server: Server) {
         let name = file.to_str().unwrap();
         let out = healthd(&["export", name, "--server", &url(server.address)]).await;
         assert!(out.status.success(), "{}", text(&out.stderr));
+        let told = text(&out.stderr);
+        assert!(told.contains("150 rows of 4 series of 3 components"), "{format}: {told}");
         let other = Server::start(server.backend).await;
         let into = ["import", name, "--server", &url(other.address)];
         let imported = healthd(&into).await;
@@ -170,6 +174,8 @@ async fn a_file_that_is_wrong_changes_nothing(server: Server) {
         (vec![&*write("x.db", &"no database".repeat(100))], "SQLite"),
         (vec!["/no/such/file.csv"], "there is no such file"),
         (vec![&*write("kind.csv", "name,value\na,1\n")], "row 1: it has no type; say --kind"),
+        (vec![&*write("twice.csv", "name,value,value\na,1,2\n")], "\"value\" twice"),
+        (vec!["--time", "soon", &*wrong], "--time: \"soon\" is no time"),
         (vec!["--kind", "histogram", &*wrong], "type \"histogram\" is none"),
     ] {
         let refused = import(&words).await;
@@ -183,8 +189,7 @@ async fn a_file_that_is_wrong_changes_nothing(server: Server) {
         text(&dry.stdout)
     );
     let mut client = server.client().await;
-    let components =
-        client.query.list_components(healthd::serve::proto::v1::ListComponentsRequest::default());
+    let components = client.query.list_components(v1::ListComponentsRequest::default());
     assert!(components.await.unwrap().into_inner().components.is_empty(), "nothing was sent");
     assert!(import(&["--skip-wrong", &wrong]).await.status.success());
     // What is said of rows that say it themselves makes no other import of them.
@@ -194,10 +199,17 @@ async fn a_file_that_is_wrong_changes_nothing(server: Server) {
     assert!(text(&same.stdout).contains("imported before"), "{}", text(&same.stdout));
     assert_eq!(client.current("global").await["good"], 2.0);
     let kind = write("kind.csv", "name,value\na,1\na,2\n");
-    assert!(import(&["--kind", "rolling", "-c", "mine", &kind]).await.status.success());
+    let timeless = import(&["--kind", "rolling", &kind]).await;
+    assert!(
+        text(&timeless.stderr).contains("row 1: it has no timestamp"),
+        "{}",
+        text(&timeless.stderr)
+    );
+    let words = ["--kind", "rolling", "-c", "mine", "--time", "now"];
+    assert!(import(&[&words[..], &[&*kind]].concat()).await.status.success());
     assert_eq!(client.current("mine").await["a"], 2.0);
-    let nobody =
-        healthd(&["import", &kind, "--kind", "rolling", "--server", "http://127.0.0.1:1"]).await;
+    let words = ["import", &kind, "--kind", "rolling", "--time", "now"];
+    let nobody = healthd(&[&words[..], &["--server", "http://127.0.0.1:1"]].concat()).await;
     assert!(text(&nobody.stderr).contains("http://127.0.0.1:1"), "{}", text(&nobody.stderr));
     server.stop().await.unwrap();
 }
@@ -220,6 +232,45 @@ async fn what_the_service_refuses_is_told_by_its_row_and_the_others_are_in(serve
     assert!(told.contains("row 3: "), "{told}");
     assert_eq!(client.current("global").await["a"], 1.0);
     assert!(text(&healthd(&words).await.stdout).contains("imported before"));
+    // What was refused is mended by itself, so that nothing is counted twice.
+    let refused = directory.path().join("mixed.csv.refused.ndjson");
+    let lines = std::fs::read_to_string(&refused).unwrap();
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    let mended = lines.replace("1970-01-01T00:01:40Z", &now.to_string()).replace("\"b\"", "\"d\"");
+    std::fs::write(&refused, mended).unwrap();
+    let words = ["import", refused.to_str().unwrap(), "--server", &url(server.address)];
+    let imported = healthd(&words).await;
+    assert!(imported.status.success(), "{}", text(&imported.stderr));
+    assert_eq!(client.current("global").await["d"], 3.0);
+    server.stop().await.unwrap();
+}
+
+/// As prometheus_client writes it: after all parts of a point it is said when they began.
+async fn parts_of_histograms_are_counted_from_when_they_began(server: Server) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.om");
+    let began = second_ago(60) / 1000;
+    let lines = format!(
+        "# HELP lat how\\nlong\n# TYPE lat histogram\nlat_bucket{{le=\"1.0\"}} 3.0\nlat_bucket{{le=\"+Inf\"}} 4.0\n\
+         lat_count 4.0\nlat_sum 5.95\nlat_created {began}\n# TYPE sz summary\nsz_count{{a=\"b\"}} 2\n\
+         sz_sum{{a=\"b\"}} 7\nsz_created{{a=\"b\"}} {began}\n# EOF\n"
+    );
+    std::fs::write(&file, lines).unwrap();
+    let words = ["import", file.to_str().unwrap(), "-c", "app", "--server", &url(server.address)];
+    let imported = healthd(&words).await;
+    assert!(imported.status.success(), "{}", text(&imported.stderr));
+    let mut client = server.client().await;
+    let current = client.current("app").await;
+    let parts = ["lat_count", "lat_sum", "sz_count", "sz_sum"].map(|name| current[name]);
+    assert_eq!(parts, [4.0, 5.95, 2.0, 7.0]);
+    let increase = v1::QueryRequest {
+        functions: vec!["increase".to_owned()],
+        group_by: Some(v1::Grouping { metric: true, ..Default::default() }),
+        ..Default::default()
+    };
+    let answer = client.query.query(increase).await.unwrap().into_inner();
+    let buckets = answer.groups.iter().find(|group| group.name == "lat_bucket").unwrap();
+    assert_eq!(buckets.functions[0].range, Some(7.0));
     server.stop().await.unwrap();
 }
 

@@ -44,6 +44,12 @@ impl Csv {
             head.iter().position(|name| name.trim_start_matches('\u{feff}').trim() == column)
         };
         let places = COLUMNS.map(place);
+        if let Some(twice) = COLUMNS
+            .iter()
+            .find(|column| head.iter().filter(|name| name.trim() == **column).count() > 1)
+        {
+            bail!("line 1: the header has the column {twice:?} twice");
+        }
         let has = |column| place(column).is_some();
         if !has("name") || !has("value") && !has("count") {
             bail!(

@@ -1,9 +1,10 @@
 //! NDJSON: a JSON object a line, as `healthd export` writes it. What it has beyond that is not looked at.
 
-use super::row::{Row, Value, kind, moment};
+use super::row::{self, Row, Sample, kind, moment};
 use super::source::{Lines, Position, Rows};
-use model::{Bin, Many, Sketch, Timestamp};
+use model::{Bin, Fold, Many, Rolling, Sketch, Timestamp};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 pub(super) struct Json {
@@ -69,7 +70,7 @@ fn row(line: &[u8]) -> Result<Row, String> {
     })?;
     let mut time = line.timestamp.map(|time| time.moment()).transpose()?;
     let value = match line.count {
-        None => line.value.map(Value::One),
+        None => line.value.map(row::Value::One),
         Some(count) => {
             if let Some(last) = line.last_time {
                 time = Some(last.moment()?);
@@ -80,7 +81,7 @@ fn row(line: &[u8]) -> Result<Row, String> {
             let bins = line.bins.unwrap_or_default().into_iter();
             let bins = bins.map(|(key, count)| Bin { key, count }).collect();
             let sketch = Sketch::from_bins(line.bins_joined.unwrap_or(0), bins);
-            Some(Value::Fold(Box::new(Many {
+            Some(row::Value::Fold(Box::new(Many {
                 count,
                 sum: of("sum", line.sum)?,
                 min: of("min", line.min)?,
@@ -101,6 +102,38 @@ fn row(line: &[u8]) -> Result<Row, String> {
         time,
         value,
     })
+}
+
+/// What is read as this sample, whatever format it came from.
+pub(super) fn line(sample: &Sample) -> Value {
+    let Sample { key, unit, description, time, fold } = sample;
+    let mut line = serde_json::Map::new();
+    let mut set = |name: &str, value: Value| {
+        line.insert(name.to_owned(), value);
+    };
+    set("timestamp", json!(time.to_string()));
+    set("component", json!(key.component));
+    set("name", json!(key.name));
+    set("type", json!(key.kind.to_string()));
+    match fold {
+        Fold::Counter(counter) => set("value", json!(counter.sum)),
+        Fold::Rolling(Rolling::One { value, .. }) => set("value", json!(value)),
+        Fold::Rolling(Rolling::Many(many)) => {
+            set("count", json!(many.count));
+            set("sum", json!(many.sum));
+            set("min", json!(many.min));
+            set("max", json!(many.max));
+            set("last", json!(many.last));
+            let bins: Vec<_> = many.sketch.bins().iter().map(|bin| (bin.key, bin.count)).collect();
+            set("bins", json!(bins));
+            set("bins_joined", json!(many.sketch.coarseness()));
+        }
+    }
+    let labels = key.labels.iter().map(|(name, value)| (name.to_owned(), json!(value)));
+    set("labels", Value::Object(labels.collect()));
+    set("unit", json!(unit));
+    set("description", json!(description));
+    Value::Object(line)
 }
 
 #[cfg(test)]
@@ -130,15 +163,34 @@ mod tests {
             unit: "s".into(),
             description: String::new(),
             time: Some(Timestamp::from_ms(1_795_514_400_500)),
-            value: Some(Value::Fold(Box::new(fold))),
+            value: Some(row::Value::Fold(Box::new(fold))),
         };
         assert_eq!(row(line), Ok(expected));
         let short = row(br#"{"name":"n","value":0.1,"timestamp":1.5}"#).unwrap();
         assert_eq!(
             (short.time, short.value),
-            (Some(Timestamp::from_ms(1500)), Some(Value::One(0.1)))
+            (Some(Timestamp::from_ms(1500)), Some(row::Value::One(0.1)))
         );
         assert_eq!(row(br#"{"name":"n","value":null}"#).unwrap().value, None);
+    }
+
+    #[test]
+    fn a_sample_is_read_as_what_is_written_of_it() {
+        let line_of = |text: &str| {
+            let (component, time) = ("global".to_owned(), Some(Timestamp::from_ms(5)));
+            let (kind, counters) = (None, row::Counters::Increases);
+            let defaults = row::Defaults { component, kind, counters, time, now: Timestamp::MAX };
+            row::Settling::new(defaults).settle(row(text.as_bytes()).unwrap()).unwrap().unwrap()
+        };
+        for text in [
+            r#"{"name":"n","type":"counter","value":0.1}"#,
+            r#"{"name":"n","type":"rolling","value":-1,"timestamp":1.25,"labels":{"a":"\u2028"},"unit":"s"}"#,
+            r#"{"name":"n","type":"rolling","count":2,"sum":2,"min":1,"max":1,"last":1,"description":"d",
+                "bins":[[130817,2]]}"#,
+        ] {
+            let sample = line_of(text);
+            assert_eq!(line_of(&line(&sample).to_string()), sample);
+        }
     }
 
     #[test]

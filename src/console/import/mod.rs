@@ -33,7 +33,11 @@ const TOLD: usize = 10;
 ///
 /// A file is known by what is in it: begun again after a break it goes on where it was, and what is in is not
 /// counted twice, for as long as the service keeps sessions (HEALTH_SESSION_TTL) and knows those that it
-/// forgot. All rows are checked before the first is sent; a wrong one stops all, and is told by its line.
+/// forgot. A file that has changed, be it by one row, is another one.
+///
+/// All rows are checked before the first is sent; a wrong one stops all, and is told by its line. What only the
+/// service can tell to be wrong, such as rows that are older than it keeps any, it refuses by itself: those are
+/// written to a file beside this one, FILE.refused.ndjson, to be mended and imported from there.
 ///
 /// Rows are counted in the bucket of their time: a fold of wider buckets in that of its last observation.
 /// CSV and OpenMetrics have no distributions, so of what comes from them percentiles are not known.
@@ -54,6 +58,11 @@ pub struct Import {
     /// The kind of rows that have no type
     #[arg(long, value_name = "KIND", value_parser = row::kind)]
     kind: Option<Kind>,
+
+    /// The time of rows that have none, such as now or 2026-01-15 14:00. Without it such rows are wrong, but in
+    /// OpenMetrics, where they are of now
+    #[arg(long, value_name = "TIME")]
+    time: Option<String>,
 
     /// What numbers of counters are. By itself: running totals in a table and in OpenMetrics, increases
     /// elsewhere
@@ -126,7 +135,9 @@ impl Import {
             return Ok(());
         }
         let reading = || self.read(format, now);
-        let done = send::send(&self.server, &checked, reading).with_context(|| name.clone())?;
+        let refused = super::export::with_ending(&self.file, ".refused.ndjson");
+        let done = send::send(&self.server, &checked, &refused, reading);
+        let done = done.with_context(|| name.clone())?;
         done.tell(&name, out)
     }
 
@@ -164,8 +175,10 @@ impl Import {
             Format::Ndjson | Format::Csv => Counters::Increases,
             Format::Openmetrics | Format::Table => Counters::Totals,
         });
+        let time = self.time.as_deref().map(|text| model::parse_time(text, now)).transpose();
+        let time = time.context("--time")?.or((format == Format::Openmetrics).then_some(now));
         let (component, kind) = (self.component.clone(), self.kind);
-        let settling = Settling::new(Defaults { component, kind, counters, now });
+        let settling = Settling::new(Defaults { component, kind, counters, time, now });
         let requests = Requests::default();
         Ok(Reading { rows, settling, requests, meter, empty: 0, wrong: 0, told: Vec::new() })
     }

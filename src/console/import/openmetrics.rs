@@ -16,12 +16,15 @@ pub(super) struct OpenMetrics {
     lines: Lines,
     family: Family,
     /// When series of counters began.
-    created: HashMap<(String, BTreeMap<String, String>), i64>,
-    /// A total that waits for whether the next line says when it began.
-    waiting: Option<(Position, Counted)>,
+    created: HashMap<Key, i64>,
+    /// The totals of a point, which wait for whether a line says when they began.
+    waiting: Vec<(Position, Counted)>,
     ready: VecDeque<(Position, Result<Row, String>)>,
     has_ended: bool,
 }
+
+/// A family, or what counters are called, and the labels of a point.
+type Key = (String, BTreeMap<String, String>);
 
 /// The family that lines are of.
 #[derive(Default)]
@@ -32,8 +35,11 @@ struct Family {
     help: String,
 }
 
-/// A sample of a counter.
+/// A sample of a counter, or a part of a histogram or summary.
 struct Counted {
+    /// What the series of the point have in common.
+    key: Key,
+    sample: String,
     name: String,
     labels: BTreeMap<String, String>,
     total: f64,
@@ -64,7 +70,7 @@ impl OpenMetrics {
             lines,
             family: Family::default(),
             created: HashMap::new(),
-            waiting: None,
+            waiting: Vec::new(),
             ready: VecDeque::new(),
             has_ended: false,
         }
@@ -85,10 +91,18 @@ impl OpenMetrics {
                 self.flush();
             }
             Part::Total => {
-                self.flush();
+                // Another point, or the next of this one.
+                let is_other = |(_, one): &(Position, Counted)| {
+                    one.key != key || one.sample == name && one.labels == labels
+                };
+                if self.waiting.iter().any(is_other) {
+                    self.flush();
+                }
                 // A counter is called as its family is, and parts of other families as they are.
-                let name = if name.ends_with("_total") { base } else { name };
-                self.waiting = Some((position, Counted { name, labels, total: value, time }));
+                let (sample, is_counter) = (name.clone(), self.family.kind == "counter");
+                let name = if is_counter { base } else { name };
+                let counted = Counted { key, sample, name, labels, total: value, time };
+                self.waiting.push((position, counted));
             }
             Part::Value => {
                 self.flush();
@@ -100,18 +114,17 @@ impl OpenMetrics {
         Ok(())
     }
 
-    /// Lets the total go that waits.
+    /// Lets the totals go that wait.
     fn flush(&mut self) {
-        let Some((position, counted)) = self.waiting.take() else { return };
-        let Counted { name, labels, total, time } = counted;
-        let base = ["_bucket", "_count", "_sum"].iter().find_map(|part| name.strip_suffix(part));
-        let base = base.filter(|base| *base == self.family.name).unwrap_or(&name).to_owned();
-        let created = self.created.get(&(base, without_buckets(&labels)));
-        let origin = created.map_or(Origin::Unknown, |ms| Origin::At(*ms));
-        let time = time.map(|time| Timestamp::from_ms(time.as_ms().saturating_sub(1)));
-        let value = total.is_finite().then_some(Value::Total(total, origin));
-        let row = self.row(name, labels, Kind::Counter, time, value);
-        self.ready.push_back((position, Ok(row)));
+        for (position, counted) in std::mem::take(&mut self.waiting) {
+            let Counted { key, name, labels, total, time, .. } = counted;
+            let created = self.created.get(&key);
+            let origin = created.map_or(Origin::Unknown, |ms| Origin::At(*ms));
+            let time = time.map(|time| Timestamp::from_ms(time.as_ms().saturating_sub(1)));
+            let value = total.is_finite().then_some(Value::Total(total, origin));
+            let row = self.row(name, labels, Kind::Counter, time, value);
+            self.ready.push_back((position, Ok(row)));
+        }
     }
 
     fn row(
@@ -185,7 +198,8 @@ impl Family {
         match what {
             "TYPE" => text.clone_into(&mut self.kind),
             "UNIT" => text.clone_into(&mut self.unit),
-            "HELP" => self.help = unescaped(text)?,
+            // A description is one line here.
+            "HELP" => self.help = unescaped(text)?.replace(char::is_control, " "),
             _ => return Err(format!("# {what}: it is no TYPE, HELP, UNIT or EOF")),
         }
         Ok(())
@@ -208,8 +222,9 @@ impl Family {
 /// Whether an export may have called a metric so.
 fn is_called(metric: &str, family: &str) -> bool {
     let fitting = fitting_name(metric);
-    let fitting = fitting.strip_suffix("_total").unwrap_or(&fitting);
-    fitting.trim_end_matches('_') == family.trim_end_matches('_')
+    let family = family.trim_end_matches('_');
+    let is_so = |name: &str| name.trim_end_matches('_') == family;
+    is_so(&fitting) || fitting.strip_suffix("_total").is_some_and(is_so)
 }
 
 /// The labels that the parts of a histogram have in common.
@@ -313,14 +328,15 @@ mod tests {
 
     #[test]
     fn every_type_of_family_is_read() {
-        let text = "# TYPE orders counter\n# HELP orders how \\\"many\\\\\n# UNIT orders o\n\
+        let text = "# TYPE orders counter\n# HELP orders how \\\"many\\\\\\n\n# UNIT orders o\n\
             orders_total{component=\"shop\",a=\"x\\\"\\\\\\n,}\"} 5 10.5 # {trace=\"1\"} 1 2\n\
             orders_created{component=\"shop\",a=\"x\\\"\\\\\\n,}\"} 1 10.5\n\
             orders_total{component=\"shop\",a=\"x\\\"\\\\\\n,}\"} 6 11.5\n\
             orders_total{component=\"mail\"} 7\n\
             # TYPE wait histogram\nwait_bucket{le=\"+Inf\"} 3 1\nwait_count 3 1\nwait_sum 1.5 1\nwait_created 0 1\n\
             # TYPE load gauge\nload NaN 1\nload{} 2 1.25\n\
-            # TYPE odd_name gauge\nodd_name{metric=\"odd.name\"} 1 1\n\
+            # TYPE odd_name_ gauge\nodd_name_{metric=\"odd.name\"} 1 1\n\
+            # TYPE x_total_ gauge\nx_total_{metric=\"x_total\"} 1 1\n\
             # TYPE q summary\nq{quantile=\"0.5\"} 2 1\n\
             alone 4 1\n# EOF\n";
         let rows = read(text).unwrap();
@@ -333,18 +349,19 @@ mod tests {
                 row("shop/orders{a=x\"\\\n,}}", Some(10_499), total(5.0, Origin::At(1000))),
                 row("shop/orders{a=x\"\\\n,}}", Some(11_499), total(6.0, Origin::At(1000))),
                 row("mail/orders{}", None, total(7.0, Origin::Unknown)),
-                row("/wait_bucket{le=+Inf}", Some(999), total(3.0, Origin::Unknown)),
-                row("/wait_count{}", Some(999), total(3.0, Origin::Unknown)),
+                row("/wait_bucket{le=+Inf}", Some(999), total(3.0, Origin::At(0))),
+                row("/wait_count{}", Some(999), total(3.0, Origin::At(0))),
                 row("/wait_sum{}", Some(999), total(1.5, Origin::At(0))),
                 row("/load{}", Some(1000), None),
                 row("/load{}", Some(1250), Some(Value::One(2.0))),
                 row("/odd.name{}", Some(1000), Some(Value::One(1.0))),
+                row("/x_total{}", Some(1000), Some(Value::One(1.0))),
                 row("/q{quantile=0.5}", Some(1000), Some(Value::One(2.0))),
                 row("/alone{}", Some(1000), Some(Value::One(4.0))),
             ]
         );
         let first = rows[0].as_ref().unwrap();
-        assert_eq!((&*first.description, &*first.unit), ("how \"many\\", "o"));
+        assert_eq!((&*first.description, &*first.unit), ("how \"many\\ ", "o"));
     }
 
     #[test]

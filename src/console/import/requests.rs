@@ -14,13 +14,6 @@ const SAMPLES: usize = 5000;
 /// Bytes of a request, near enough.
 const BYTES: usize = 1 << 20;
 
-/// A request, and where its samples stand in the file, in their order.
-#[derive(Debug, Default)]
-pub(super) struct Request {
-    pub(super) message: v1::IngestRequest,
-    pub(super) positions: Vec<Position>,
-}
-
 /// Samples on their way into a request.
 #[derive(Default)]
 pub(super) struct Requests {
@@ -71,34 +64,30 @@ pub(super) struct Numbered {
 }
 
 impl Numbered {
-    /// The request for a stream that was told so much.
-    pub(super) fn into_request(self, declared: &mut Declared) -> Request {
+    /// The request for a stream that was told so much. The samples stand as in it then.
+    pub(super) fn request(&mut self, declared: &mut Declared) -> v1::IngestRequest {
         let mut message = v1::IngestRequest { sequence: self.sequence, ..Default::default() };
         let mut packed = v1::Packed::default();
-        let mut positions = Vec::with_capacity(self.samples.len());
-        let group = |sample: &Sample| match sample.fold {
+        self.samples.sort_by_key(|(_, sample)| match sample.fold {
             Fold::Counter(_) => 0,
             Fold::Rolling(Rolling::One { .. }) => 1,
             Fold::Rolling(Rolling::Many(_)) => 2,
-        };
-        let mut samples = self.samples;
-        samples.sort_by_key(|(_, sample)| group(sample));
-        for (position, sample) in samples {
-            let Sample { key, unit, description, time, fold } = sample;
-            let reference = if let Some(reference) = declared.refs.get(&key) {
+        });
+        for (_, sample) in &self.samples {
+            let Sample { key, time, fold, .. } = sample;
+            let reference = if let Some(reference) = declared.refs.get(key) {
                 *reference
             } else {
                 let reference = declared.refs.len() as u32;
-                message.series.push(declaration(reference, &key, unit, description));
-                declared.refs.insert(key, reference);
+                message.series.push(declaration(reference, sample));
+                declared.refs.insert(key.clone(), reference);
                 reference
             };
-            positions.push(position);
             packed.refs.push(reference);
             packed.times_ms.push(time.as_ms());
             match fold {
                 Fold::Counter(counter) => packed.increments.push(counter.sum),
-                Fold::Rolling(Rolling::One { value, .. }) => packed.observations.push(value),
+                Fold::Rolling(Rolling::One { value, .. }) => packed.observations.push(*value),
                 Fold::Rolling(Rolling::Many(many)) => {
                     packed.counts.push(many.count);
                     packed.sums.push(many.sum);
@@ -114,11 +103,12 @@ impl Numbered {
             }
         }
         message.packed = Some(packed);
-        Request { message, positions }
+        message
     }
 }
 
-fn declaration(reference: u32, key: &Key, unit: String, description: String) -> v1::Series {
+fn declaration(reference: u32, sample: &Sample) -> v1::Series {
+    let Sample { key, unit, description, .. } = sample;
     let kind = match key.kind {
         Kind::Counter => v1::Kind::Counter,
         Kind::Rolling => v1::Kind::Rolling,
@@ -130,8 +120,8 @@ fn declaration(reference: u32, key: &Key, unit: String, description: String) -> 
         name: key.name.clone(),
         kind: kind.into(),
         labels: labels.collect(),
-        unit,
-        description,
+        unit: unit.clone(),
+        description: description.clone(),
     }
 }
 
@@ -189,13 +179,15 @@ mod tests {
         ];
         let mut declared = Declared::default();
         let numbered = |samples| Numbered { sequence: 1, samples };
-        let first = numbered(samples.clone()).into_request(&mut declared);
-        assert_eq!(first.positions, [2, 1, 3].map(Position::Line));
-        let packed = first.message.packed.unwrap();
+        let mut sorted = numbered(samples.clone());
+        let first = sorted.request(&mut declared);
+        let positions: Vec<Position> = sorted.samples.iter().map(|one| one.0).collect();
+        assert_eq!(positions, [2, 1, 3].map(Position::Line));
+        let packed = first.packed.unwrap();
         assert_eq!((packed.refs, packed.increments), (vec![0, 1, 1], vec![1.0]));
         assert_eq!(packed.observations, [2.0, 3.0]);
-        assert_eq!(first.message.series.len(), 2);
-        let second = numbered(samples).into_request(&mut declared);
-        assert!(second.message.series.is_empty(), "it was told before");
+        assert_eq!(first.series.len(), 2);
+        let second = numbered(samples).request(&mut declared);
+        assert!(second.series.is_empty(), "it was told before");
     }
 }

@@ -7,6 +7,7 @@ use model::{
     Counter, Fold, Kind, Labels, Many, Rolling, Timestamp, check_increment, check_name, check_value,
 };
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 /// What a format reads of a row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,6 +62,8 @@ pub(super) struct Defaults {
     pub(super) component: String,
     pub(super) kind: Option<Kind>,
     pub(super) counters: Counters,
+    /// The time of rows that have none; none: such rows are wrong.
+    pub(super) time: Option<Timestamp>,
     pub(super) now: Timestamp,
 }
 
@@ -88,12 +91,27 @@ pub(super) struct Settling {
     defaults: Defaults,
     /// Whether any row said no component, or no kind.
     lacks: (bool, bool),
-    totals: HashMap<Key, (f64, Origin)>,
+    /// The totals of the rows before.
+    totals: HashMap<Key, Total>,
+    /// What metrics are, by component and name.
+    kinds: HashMap<String, Kind>,
 }
+
+/// A running total.
+#[derive(Clone, Copy, Debug)]
+struct Total {
+    value: f64,
+    origin: Origin,
+    time: Timestamp,
+}
+
+/// As far ahead of the clock as a service takes samples.
+const MAX_AHEAD: Duration = Duration::from_mins(10);
 
 impl Settling {
     pub(super) fn new(defaults: Defaults) -> Self {
-        Self { defaults, lacks: (false, false), totals: HashMap::new() }
+        let (totals, kinds) = (HashMap::new(), HashMap::new());
+        Self { defaults, lacks: (false, false), totals, kinds }
     }
 
     /// What was said of rows and counted for any of them, in words: rows that mean something else are others.
@@ -123,9 +141,17 @@ impl Settling {
             .map_err(|error| error.to_string())?;
         let kind = kind.or(self.defaults.kind);
         let kind = kind.ok_or("it has no type; say --kind counter or --kind rolling")?;
+        let before = self.kinds.entry(format!("{component} {name}")).or_insert(kind);
+        if *before != kind {
+            return Err(format!("its type is {kind}, and {before} in rows before"));
+        }
         let Some(value) = value else { return Ok(None) };
         let key = Key { component, name, labels, kind };
-        let time = time.unwrap_or(self.defaults.now);
+        let time =
+            time.or(self.defaults.time).ok_or("it has no timestamp; say --time for such rows")?;
+        if time > self.defaults.now.after(MAX_AHEAD) {
+            return Err(format!("its time, {time}, is more than 10 minutes from now"));
+        }
         let (is_total, number) = match value {
             Value::One(number) => {
                 let is_total = self.defaults.counters == Counters::Totals;
@@ -143,7 +169,7 @@ impl Settling {
         };
         let fold = match (kind, is_total) {
             (Kind::Counter, Some(origin)) => {
-                Counter { sum: self.increase(&key, number, origin)? }.into()
+                Counter { sum: self.increase(&key, time, number, origin)? }.into()
             }
             (Kind::Counter, None) => {
                 let sum = check_increment(number).map_err(|error| format!("value {error}"))?;
@@ -157,25 +183,33 @@ impl Settling {
         Ok(Some(Sample { key, unit, description, time, fold }))
     }
 
-    /// How much a counter grew to come to this total. One that is smaller than before began anew.
-    fn increase(&mut self, key: &Key, total: f64, origin: Origin) -> Result<f64, String> {
+    /// How much a counter grew to come to this total. One that is smaller than before began anew; so rows that
+    /// are not in the order of time would be counted as if it had.
+    fn increase(
+        &mut self,
+        key: &Key,
+        time: Timestamp,
+        total: f64,
+        origin: Origin,
+    ) -> Result<f64, String> {
         let total = check_increment(total).map_err(|error| format!("total {error}"))?;
-        let begins_anew = |(before, since): &(f64, Origin)| {
-            let is_other =
-                matches!((since, origin), (Origin::At(then), Origin::At(now)) if *then != now);
-            total < *before || is_other
+        let now = Total { value: total, origin, time };
+        let Some(before) = self.totals.get_mut(key) else {
+            self.totals.insert(key.clone(), now);
+            return Ok(if origin == Origin::Unknown { 0.0 } else { total });
         };
-        let before = match self.totals.get(key) {
-            Some(known) if begins_anew(known) => 0.0,
-            Some((before, _)) => *before,
-            None if origin == Origin::Unknown => total,
-            None => 0.0,
-        };
-        match self.totals.get_mut(key) {
-            Some(known) => *known = (total, origin),
-            None => drop(self.totals.insert(key.clone(), (total, origin))),
+        if time < before.time {
+            return Err(format!(
+                "its time, {time}, is before that of the row before of its series, {}; sort rows of running \
+                 totals by time",
+                before.time
+            ));
         }
-        Ok(total - before)
+        let is_other =
+            matches!((before.origin, origin), (Origin::At(then), Origin::At(now)) if then != now);
+        let from = if total < before.value || is_other { 0.0 } else { before.value };
+        *before = now;
+        Ok(total - from)
     }
 }
 
@@ -199,8 +233,8 @@ mod tests {
 
     fn settling(counters: Counters) -> Settling {
         let component = "global".to_owned();
-        let now = Timestamp::from_ms(7);
-        Settling::new(Defaults { component, kind: Some(Kind::Counter), counters, now })
+        let (now, time) = (Timestamp::from_ms(7), Some(Timestamp::from_ms(7)));
+        Settling::new(Defaults { component, kind: Some(Kind::Counter), counters, time, now })
     }
 
     fn increments(settling: &mut Settling, values: &[Value]) -> Vec<f64> {
@@ -235,6 +269,25 @@ mod tests {
         assert_eq!(increments(&mut settling(Counters::Increases), &known), [0.0, 10.0, 3.0, 200.0]);
     }
 
+    #[test]
+    fn rows_that_contradict_each_other_are_wrong() {
+        let at = |ms, total| Row {
+            name: "n".to_owned(),
+            time: Some(Timestamp::from_ms(ms)),
+            value: Some(Value::One(total)),
+            ..Row::default()
+        };
+        let mut totals = settling(Counters::Totals);
+        assert!(totals.settle(at(3, 5.0)).is_ok() && totals.settle(at(3, 6.0)).is_ok());
+        let earlier = totals.settle(at(2, 4.0)).unwrap_err();
+        assert!(earlier.contains("sort rows"), "{earlier}");
+        let other = totals.settle(Row { kind: Some(Kind::Rolling), ..at(4, 1.0) }).unwrap_err();
+        assert_eq!(other, "its type is rolling, and counter in rows before");
+        totals.defaults.time = None;
+        let timeless = totals.settle(Row { time: None, ..at(4, 7.0) }).unwrap_err();
+        assert!(timeless.contains("--time"), "{timeless}");
+    }
+
     fn many(count: u64) -> Many {
         let (time, sketch) = (Timestamp::default(), model::Sketch::default());
         Many { count, sum: 1.0, min: 1.0, max: 1.0, last: 1.0, last_time: time, sketch }
@@ -263,6 +316,8 @@ mod tests {
             row.value = Some(Value::Fold(Box::new(many(0))));
         });
         assert!(none.contains("count is 0"), "{none}");
+        let late = wrong(&|row| (counter(row), row.time = Some(Timestamp::from_ms(700_000))).0);
+        assert!(late.contains("more than 10 minutes"), "{late}");
         assert!(kind("histogram").unwrap_err().contains("say counter"));
     }
 }

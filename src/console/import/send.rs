@@ -1,6 +1,10 @@
 //! Sending a file's requests, again from where the service is after each break.
+//!
+//! What the service refuses is written down, to be mended: the file itself is not imported twice.
 
-use super::requests::{Declared, Request};
+use super::json;
+use super::requests::{Declared, Numbered};
+use super::row::Sample;
 use super::source::Position;
 use super::{Checked, Reading, TOLD, bar};
 use crate::serve::proto::v1;
@@ -8,7 +12,9 @@ use crate::serve::{Feed, FeedError};
 use anyhow::bail;
 use indicatif::ProgressBar;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often it is tried in a row without getting on; and how long after a break.
@@ -26,8 +32,42 @@ pub(super) struct Done {
     is_kept: bool,
     /// How often it broke off: what was refused may have been told to nobody.
     breaks: u32,
-    refused: u64,
+    refused: Refused,
+}
+
+/// Samples that the service refused.
+#[derive(Default)]
+struct Refused {
+    /// Where they are written to.
+    path: PathBuf,
+    file: Option<File>,
+    /// Why they could not be.
+    failure: Option<String>,
+    count: u64,
     told: Vec<String>,
+}
+
+impl Refused {
+    fn add(&mut self, sample: Option<&(Position, Sample)>, message: &str) {
+        self.count += 1;
+        let position = sample.map_or("a row".to_owned(), |sample| sample.0.to_string());
+        if self.told.len() < TOLD {
+            self.told.push(format!("{position}: {message}"));
+        }
+        let Some((_, sample)) = sample.filter(|_| self.failure.is_none()) else { return };
+        let mut written = || -> std::io::Result<File> {
+            let mut file = match self.file.take() {
+                Some(file) => file,
+                None => File::options().create(true).append(true).open(&self.path)?,
+            };
+            writeln!(file, "{}", json::line(sample))?;
+            Ok(file)
+        };
+        match written() {
+            Ok(file) => self.file = Some(file),
+            Err(error) => self.failure = Some(format!("{}: {error}", self.path.display())),
+        }
+    }
 }
 
 /// What acks say.
@@ -36,9 +76,8 @@ struct Acked {
     durable_through: u64,
     is_kept: bool,
     /// Requests whose samples may still be refused.
-    waiting: VecDeque<(u64, Vec<Position>)>,
-    refused: u64,
-    told: Vec<String>,
+    waiting: VecDeque<Numbered>,
+    refused: Refused,
 }
 
 impl Acked {
@@ -46,15 +85,11 @@ impl Acked {
         self.durable_through = self.durable_through.max(ack.durable_through);
         self.is_kept = ack.durability() == v1::Durability::Synced;
         for rejection in ack.rejections {
-            self.refused += 1;
-            if self.told.len() < TOLD {
-                let request = self.waiting.iter().find(|one| one.0 == rejection.sequence);
-                let position = request.and_then(|one| one.1.get(rejection.index as usize));
-                let position = position.map_or("a row".to_owned(), ToString::to_string);
-                self.told.push(format!("{position}: {}", rejection.message));
-            }
+            let request = self.waiting.iter().find(|one| one.sequence == rejection.sequence);
+            let sample = request.and_then(|one| one.samples.get(rejection.index as usize));
+            self.refused.add(sample, &rejection.message);
         }
-        while self.waiting.pop_front_if(|one| one.0 <= ack.accepted_through).is_some() {}
+        while self.waiting.pop_front_if(|one| one.sequence <= ack.accepted_through).is_some() {}
     }
 }
 
@@ -62,11 +97,12 @@ impl Acked {
 pub(super) fn send(
     server: &str,
     checked: &Checked,
+    refused: &Path,
     reading: impl Fn() -> anyhow::Result<Reading>,
 ) -> anyhow::Result<Done> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bar = bar(checked.amount, "importing")?;
-    let sent = runtime.block_on(send_all(server, checked, reading, &bar));
+    let sent = runtime.block_on(send_all(server, checked, refused, reading, &bar));
     bar.finish_and_clear();
     sent
 }
@@ -74,10 +110,12 @@ pub(super) fn send(
 async fn send_all(
     server: &str,
     checked: &Checked,
+    refused: &Path,
     reading: impl Fn() -> anyhow::Result<Reading>,
     bar: &ProgressBar,
 ) -> anyhow::Result<Done> {
-    let (mut acked, mut before) = (Acked::default(), None);
+    let refused = Refused { path: refused.to_owned(), ..Refused::default() };
+    let (mut acked, mut before) = (Acked { refused, ..Acked::default() }, None);
     let (mut attempts, mut breaks, mut reached) = (1, 0, 0);
     loop {
         let attempt = attempt(server, checked, &reading, (&mut acked, &mut before), bar).await;
@@ -112,7 +150,6 @@ async fn send_all(
         is_kept: acked.is_kept,
         breaks,
         refused: acked.refused,
-        told: acked.told,
     })
 }
 
@@ -130,12 +167,11 @@ async fn attempt(
     acked.waiting.clear();
     let mut reading = reading()?;
     let mut declared = Declared::default();
-    while let Some(numbered) = reading.request()? {
+    while let Some(mut numbered) = reading.request()? {
         bar.set_position(reading.meter.read());
         if numbered.sequence > known {
-            let sequence = numbered.sequence;
-            let Request { message, positions } = numbered.into_request(&mut declared);
-            acked.waiting.push_back((sequence, positions));
+            let message = numbered.request(&mut declared);
+            acked.waiting.push_back(numbered);
             feed.send(message, |ack| acked.take(ack)).await?;
         }
     }
@@ -164,7 +200,8 @@ async fn open(server: &str, checked: &Checked) -> Result<(Feed, v1::Welcome), Fe
 impl Done {
     /// Tells it; a refused row is an error.
     pub(super) fn tell(self, name: &str, out: &mut impl Write) -> anyhow::Result<()> {
-        let Self { rows, before, requests, is_kept, breaks, refused, told } = self;
+        let Self { rows, before, requests, is_kept, breaks, refused } = self;
+        let Refused { path, failure, count, told, .. } = refused;
         let where_to =
             if is_kept { "durable" } else { "in memory, which the service does not keep" };
         if before >= requests {
@@ -175,15 +212,19 @@ impl Done {
             let share = before * 100 / requests;
             writeln!(out, "{name}: {share} % of it was there from an import that broke off")?;
         }
-        writeln!(out, "{name}: {} rows are in and {where_to}", rows - refused)?;
-        if refused == 0 {
+        writeln!(out, "{name}: {} rows are in and {where_to}", rows - count)?;
+        if count == 0 {
             return Ok(());
         }
-        let more = refused - told.len() as u64;
+        let more = count - told.len() as u64;
         let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
         let doubt = if breaks > 0 { " at least" } else { "" };
+        let written = failure.map_or_else(
+            || format!("they are in {}, to be mended and imported from there", path.display()),
+            |why| format!("they could not be written down: {why}"),
+        );
         bail!(
-            "{name}: {refused} rows{doubt} were refused, and the others are in:\n{}{more}",
+            "{name}: {count} rows{doubt} were refused, and the others are in; {written}:\n{}{more}",
             told.join("\n")
         );
     }

@@ -5,7 +5,7 @@
 
 use super::super::budget::{Budget, DEFAULT_BYTES};
 use super::super::groups::{Grouping, Key, Members};
-use super::super::reading::{Bounds, Coverage, Reading, Span};
+use super::super::reading::{Bounds, Coverage, RANGE, Reading, Span};
 use super::super::{Engine, Error, Function};
 use super::robust::Usual;
 use super::{Statistic, Traced, Traces, Values, Windows};
@@ -22,7 +22,7 @@ pub(in crate::engine) const MAX_GROUPS: usize = 20_000;
 /// Into how many steps the range is cut, at most: an hour into minutes, wherever it begins.
 pub(in crate::engine) const STEPS: u64 = 64;
 /// Steps of a window with data from which it is told how far a change is from the usual.
-const MIN_STEPS: usize = 4;
+pub(super) const MIN_STEPS: usize = 4;
 
 /// What to compare.
 #[derive(Clone, Debug, Default)]
@@ -109,11 +109,10 @@ impl Engine {
     /// Compares.
     pub async fn compare(self: &Arc<Self>, request: Compare) -> Result<Comparison, Error> {
         let now = self.clock.now();
-        let range = request.span.resolve(now)?;
-        let baseline = match &request.baseline {
-            Some(span) => span.resolve(now)?,
-            None => Range::new(range.start.before(range.end.since(range.start)), range.start),
-        };
+        let range = request.span.resolve(RANGE, now)?;
+        let before = range.start.before(range.end.since(range.start));
+        let before = Range::new(before, range.start);
+        let baseline = Span::resolve_baseline(request.baseline.as_ref(), now, before, range)?;
         let k = match request.k.unwrap_or(0) as usize {
             0 => DEFAULT_K,
             k if k <= MAX_K => k,
@@ -125,7 +124,7 @@ impl Engine {
         let bytes = Budget::of(request.max_bytes, DEFAULT_BYTES)?;
         let selected = self.find(&request.selector)?;
         let annotations = self.annotations(
-            Range::new(baseline.start.min(range.start), range.end),
+            Range::new(baseline.start.min(range.start), baseline.end.max(range.end)),
             selected.iter().map(|one| &*one.series.metric.component),
         );
         let grouping = request.grouping.unwrap_or(Grouping::METRICS);
@@ -136,6 +135,8 @@ impl Engine {
         let deadline = self.deadline(request.deadline);
         let mut traces = Traces::read(self, groups, windows, STEPS, deadline).await?;
         traces.fill_p99().await?;
+        // What else was chosen says nothing about a group: a step without data of it has no value.
+        traces.alive.values_mut().for_each(|alive| alive.fill(false));
         let mut comparison = traces.compared(k, bytes).await?;
         comparison.coverage.annotations = annotations;
         if omitted > 0 {

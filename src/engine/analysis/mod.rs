@@ -16,6 +16,7 @@ pub use trace::Statistic;
 
 use super::groups::Members;
 use super::reading::{Bounds, Coverage, Reading};
+use super::round::round_step;
 use super::{Engine, Error};
 use crate::storage::{Cell, Gap, Parts};
 use model::{Fold, Range, SeriesId, Timestamp, Width};
@@ -27,6 +28,10 @@ use trace::Trace;
 
 /// About how many steps of groups are read at a time: some tens of megabytes.
 const PART_STEPS: usize = 100_000;
+/// The most steps of both windows, by how many groups there are; and of all groups together, some hundred
+/// megabytes.
+const MAX_STEPS: (usize, usize) = (400, 1000);
+const MAX_CELLS: usize = 8_000_000;
 /// Of those with sketches so many fewer.
 const SKETCH_STEPS: usize = 20_000;
 
@@ -53,6 +58,28 @@ impl Windows {
         } else {
             vec![self.baseline, self.range]
         }
+    }
+
+    /// A step that is at least this one, and with which both windows have few enough steps for so many groups.
+    fn fitted(&self, step: Width, groups: usize) -> Result<Width, Error> {
+        let most = (MAX_CELLS / groups.max(1)).clamp(MAX_STEPS.0, MAX_STEPS.1) as u64;
+        let count = |step: Width| {
+            step.buckets_in(self.baseline).saturating_add(step.buckets_in(self.range))
+        };
+        if count(step) <= most {
+            return Ok(step);
+        }
+        let both =
+            self.baseline.end.since(self.baseline.start) + self.range.end.since(self.range.start);
+        let both = Range::new(Timestamp::default(), Timestamp::default().after(both));
+        // An edge of each may cut a step.
+        let wider = round_step(both, step, most - 4);
+        let least = |step: &Width| step.buckets_in(self.range) >= compare::MIN_STEPS as u64;
+        wider.filter(least).ok_or_else(|| {
+            let message = "it is too long beside the range to be cut into the same steps; choose a shorter one, \
+                           or a longer range";
+            Error::Invalid { field: "baseline", message: message.to_owned() }
+        })
     }
 
     /// The same with windows that begin where a step does.
@@ -165,8 +192,9 @@ impl Traces {
         deadline: Instant,
     ) -> Result<Self, Error> {
         let bounds = Bounds { step: None, max_points };
-        let mut step =
+        let own =
             Reading::new(engine.clone(), (windows.range, windows.now), bounds, deadline)?.step;
+        let mut step = windows.fitted(own, groups.len())?;
         loop {
             let windows = windows.aligned(step);
             let steps = windows.steps(step);

@@ -18,7 +18,7 @@ pub use silent::{Silence, Silent};
 use super::analysis::{Difference, MAX_GROUPS, STEPS, Thresholds, Traced, Traces, Windows};
 use super::budget::Budget;
 use super::groups::Grouping;
-use super::reading::{Coverage, Span};
+use super::reading::{Coverage, RANGE, Span};
 use super::{Engine, Error, RuleState, RuleStates, Ruled};
 use crate::state::Selected;
 use model::{Range, Selector, Timestamp};
@@ -179,12 +179,10 @@ impl Engine {
     /// Summarises.
     pub async fn summarise(self: &Arc<Self>, request: Summarise) -> Result<Summary, Error> {
         let now = self.clock.now();
-        let range = request.span.resolve(now)?;
+        let range = request.span.resolve(RANGE, now)?;
         let before = range.start.before(range.end.since(range.start) * BASELINE_LENGTHS);
-        let baseline = match &request.baseline {
-            Some(span) => span.resolve(now)?,
-            None => Range::new(before, range.start),
-        };
+        let before = Range::new(before, range.start);
+        let baseline = Span::resolve_baseline(request.baseline.as_ref(), now, before, range)?;
         check(&request.thresholds)?;
         let shown = Shown::of(&request)?;
         let deadline = self.deadline(request.deadline);
@@ -194,8 +192,8 @@ impl Engine {
             selected => selected?,
         };
         let windows = Windows { baseline, range, now };
-        let since = baseline.start.min(range.start);
-        let selected = self.seen_within(selected, Range::new(since, range.end));
+        let both = Range::new(baseline.start.min(range.start), baseline.end.max(range.end));
+        let selected = self.seen_within(selected, both);
         let mut groups = Grouping::METRICS.of(selected.clone());
         let unseen = groups.len().saturating_sub(MAX_GROUPS);
         groups.truncate(MAX_GROUPS);

@@ -74,7 +74,11 @@ impl Traces {
             return Ok(Vec::new());
         }
         let members = Grouping::Apart.of(stopped);
-        let whole = Range::new(steps.windows.baseline.start, Timestamp::from_ms(end));
+        // What lies between windows that do not touch is not looked at.
+        let windows = &steps.windows;
+        let since =
+            if windows.is_adjacent() { windows.baseline.start } else { windows.range.start };
+        let whole = Range::new(since, Timestamp::from_ms(end));
         let borrowed: Vec<_> = members.iter().collect();
         let mut gone = Vec::new();
         let note = |place: usize, folds: &[(Timestamp, Fold)]| {

@@ -15,6 +15,7 @@ use super::convert::to_coverage;
 use super::proto::v1;
 use crate::engine::{Error, Export, Exported, Exporting};
 use model::SeriesId;
+use std::collections::HashSet;
 use std::time::Instant;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -82,6 +83,8 @@ pub(super) struct Outgoing {
     format: Box<dyn Format>,
     totals: Totals,
     last: Option<SeriesId>,
+    /// The components that have rows.
+    components: HashSet<u32>,
     out: Vec<u8>,
     answers: Answers,
 }
@@ -91,7 +94,15 @@ impl Outgoing {
         let range = exporting.range();
         let hours = range.end.since(range.start).as_secs_f64() / 3600.0;
         let totals = Totals { hours, ..Totals::default() };
-        Self { exporting, format, totals, last: None, out: Vec::new(), answers }
+        Self {
+            exporting,
+            format,
+            totals,
+            last: None,
+            components: HashSet::new(),
+            out: Vec::new(),
+            answers,
+        }
     }
 
     /// Sends all of it.
@@ -130,8 +141,8 @@ impl Outgoing {
         let id = exported.series.id;
         self.totals.rows += exported.folds.len() as u64;
         self.totals.series += u64::from(self.last != Some(id));
-        let is_other = self.last.is_none_or(|last| last.component() != id.component());
-        self.totals.components += u64::from(is_other);
+        self.components.insert(id.component());
+        self.totals.components = self.components.len() as u64;
         self.last = Some(id);
     }
 

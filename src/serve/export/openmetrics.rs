@@ -127,6 +127,18 @@ fn fitting(name: &str, is_metric: bool) -> String {
     fitting
 }
 
+/// A label's name as far as it can be had here: those that begin with two `_` are Prometheus's own, and what
+/// has nothing but these is no name.
+fn fitting_label(name: &str) -> String {
+    let fitting = fitting(name, false);
+    let plain = fitting.trim_start_matches('_');
+    match fitting.len() - plain.len() {
+        _ if plain.is_empty() => "label".to_owned(),
+        0 | 1 => fitting,
+        _ => format!("_{plain}"),
+    }
+}
+
 /// The labels of a series, with its component, and with its name if the family has another.
 fn labels(series: &Series, family: &str) -> String {
     let mut labels: Vec<(String, String)> =
@@ -135,7 +147,7 @@ fn labels(series: &Series, family: &str) -> String {
         labels.push((METRIC_LABEL.to_owned(), escaped(&series.metric.name)));
     }
     for (name, value) in series.labels.iter() {
-        let mut name = fitting(name, false);
+        let mut name = fitting_label(name);
         while labels.iter().any(|(known, _)| *known == name) {
             name.push('_');
         }
@@ -165,6 +177,9 @@ mod tests {
         assert_eq!(fitting("http.server/errors-5xx", true), "http_server_errors_5xx");
         assert_eq!(fitting("5xx", true), "_5xx");
         assert_eq!((fitting("a:b", true), fitting("a:b", false)), ("a:b".into(), "a_b".into()));
+        let labels = ["__name__", "_", "::", "_a", "a-b", "9"];
+        let fitting = ["_name__", "label", "label", "_a", "a_b", "_9"];
+        assert_eq!(labels.map(fitting_label), fitting);
         assert_eq!(escaped("a\\b\"c\nd"), "a\\\\b\\\"c\\nd");
         assert_eq!(seconds(Timestamp::from_ms(1_500)), "1.500");
         assert_eq!(seconds(Timestamp::from_ms(-1_500)), "-1.500");
