@@ -17,7 +17,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("cargo::rerun-if-changed=proto");
-    let files = [INGEST, "healthd/v1/query_service.proto", "healthd/v1/admin_service.proto"];
+    let others =
+        ["query", "admin", "backup"].map(|name| format!("healthd/v1/{name}_service.proto"));
+    let files = others.into_iter().chain([INGEST.to_owned()]);
     // Comments and imports stay in: server reflection is the manual that a grpcurl user reads.
     let mut descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -6,7 +6,7 @@
 
 use crate::collect::Collector;
 use crate::config::Config;
-use crate::engine::{Clock, Engine, Tasks};
+use crate::engine::{Clock, Engine, Keeper, Tasks};
 use crate::serve::Doors;
 use crate::storage::{Storage, memory::Memory, sqlite::Sqlite};
 use anyhow::{Context, anyhow, bail};
@@ -21,6 +21,7 @@ pub struct App {
     doors: Doors,
     engine: Arc<Engine>,
     tasks: Tasks,
+    keeper: Option<Keeper>,
     collector: Option<Collector>,
     stop_timeout: Duration,
 }
@@ -38,13 +39,16 @@ impl App {
         } else {
             Arc::new(Memory::new(&config.memory)?)
         };
-        let (engine, tasks) = Engine::open(config.engine, storage, clock).await?;
+        let (engine, mut tasks) = Engine::open(config.engine, storage, clock).await?;
+        // A third of the time of a stop: the rest is for the doors and for what is not committed.
+        let keeper = engine.keep_backups(config.backup, config.stop_timeout / 3);
+        tasks.flusher = tasks.flusher.with_backup(keeper.clone());
         let collector = match engine.read_only() {
             Some(_) => None,
             None => Collector::new(engine.clone(), &config.collect),
         };
         let stop_timeout = config.stop_timeout;
-        Ok(Self { doors, engine, tasks, collector, stop_timeout })
+        Ok(Self { doors, engine, tasks, keeper, collector, stop_timeout })
     }
 
     /// Where the service listens.
@@ -65,6 +69,9 @@ impl App {
         if let Some(watchman) = self.tasks.watchman {
             maintain.spawn(watchman.run(stop_doors.clone()));
         }
+        if let Some(keeper) = self.keeper {
+            maintain.spawn(keeper.run(stop_doors.clone()));
+        }
         let mut collect = JoinSet::new();
         if let Some(collector) = self.collector {
             collect.spawn(collector.run(stop_doors.clone()));
@@ -77,7 +84,7 @@ impl App {
                 Err(error) => anyhow!(error).context("the doors failed"),
             }),
             Some(ended) = maintain.join_next() => {
-                Some(anyhow!("the maintenance, or the rules, ended by themselves: {ended:?}"))
+                Some(anyhow!("the maintenance, the rules or the backups ended by themselves: {ended:?}"))
             }
             Some(ended) = flush.join_next() => bail!("the flush ended by itself: {ended:?}"),
         };

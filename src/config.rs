@@ -21,7 +21,8 @@ const PREFIX: &str = "HEALTH_";
     after_help = "Commands that ask a running service, each with a --help of its own:\n  healthd summary  what is \
                   wrong, since when and where\n  healthd query    functions of series over a range\n  healthd export   \
                   everything of a range into a file\n  healthd import   a file's rows into the service, each \
-                  once\n  healthd sql      a statement in SQL, also of a file"
+                  once\n  healthd backup   make, list, try out and remove backups\n  healthd restore  go on from a backup, \
+                  while the service is stopped\n  healthd sql      a statement in SQL, also of a file"
 )]
 #[group(skip)]
 pub struct Config {
@@ -47,6 +48,10 @@ pub struct Config {
     #[expect(missing_docs, reason = "clap would show it as a description of the group")]
     #[command(flatten)]
     pub engine: engine::Config,
+
+    #[expect(missing_docs, reason = "clap would show it as a description of the group")]
+    #[command(flatten)]
+    pub backup: engine::BackupConfig,
 
     #[expect(missing_docs, reason = "clap would show it as a description of the group")]
     #[command(flatten)]

@@ -5,11 +5,11 @@
 //! |---|---|---|
 //! | | `main.rs` | the command line: flags in, exit code out |
 //! | 5 | [`app`] | the composition root: build, watch, stop in the order that loses nothing |
-//! | 4 | [`console`] | `healthd summary`, `query`, `export`, `import`, `sql`: the commands that ask or send instead of serving |
+//! | 4 | [`console`] | `healthd summary`, `query`, `export`, `import`, `sql`, `backup`, `restore`: the commands that do not serve |
 //! | 4 | [`config`] | the sum of each module's own `Config`, from flags and HEALTH_ variables |
 //! | 3 | [`serve`] | the doors: gRPC services, one mapping of errors to statuses, the contract |
 //! | 3 | [`collect`] | the host's and the process's own metrics, ingested as ordinary series |
-//! | 2 | [`engine`] | the verbs: ingest, flush, query, summarise, export, delete; plain values in and out |
+//! | 2 | [`engine`] | the verbs: ingest, flush, query, summarise, export, delete, back up; plain values in and out |
 //! | 1 | [`state`] | the sharded live state: no I/O, no async |
 //! | 1 | [`storage`] | the `Storage` trait and its two backends: memory, sqlite |
 //! | 0 | [`canary`] | faults planted on purpose, in a build of their own |

@@ -1,5 +1,5 @@
 //! The command line: flags in, exit code out. `healthd` serves; `healthd summary`, `query`, `export` and
-//! `sql` ask, and `import` sends. 0 after a clean stop, 1 after a failure, 2 for a wrong flag, 130 when a second
+//! `sql` ask, `import` sends, `backup` and `restore` keep copies. 0 after a clean stop, 1 after a failure, 2 for a wrong flag, 130 when a second
 //! signal cut the stop short.
 
 use clap::Parser;

@@ -22,7 +22,8 @@ pub(super) struct Server {
 impl Server {
     pub(super) async fn start(path: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_healthd"));
-        command.args(["--listen=127.0.0.1:0", "--collect-interval=0", "--db-path"]).arg(path);
+        command.args(["--listen=127.0.0.1:0", "--collect-interval=0", "--backup-enabled=false"]);
+        command.arg("--db-path").arg(path);
         command.env_remove("RUST_LOG").stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server was built with this bench");
         let mut log = BufReader::new(child.stderr.take().expect("it is piped")).lines();

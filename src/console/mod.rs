@@ -2,9 +2,11 @@
 //!
 //! What they print goes to stdout and can be piped; what is to be known beside it goes to stderr.
 
+mod backup;
 mod export;
 mod import;
 mod query;
+mod restore;
 mod sql;
 mod summary;
 mod table;
@@ -17,7 +19,7 @@ use std::io::Write;
 use std::time::Duration;
 
 /// The commands, by the word that they begin with.
-const WORDS: [&str; 5] = ["sql", "query", "summary", "export", "import"];
+const WORDS: [&str; 7] = ["sql", "query", "summary", "export", "import", "backup", "restore"];
 
 /// A command that asks.
 #[derive(Clone, Debug, Parser)]
@@ -33,6 +35,10 @@ pub enum Command {
     Export(export::Export),
     #[expect(missing_docs, reason = "clap would show it instead of that of the command")]
     Import(import::Import),
+    #[expect(missing_docs, reason = "clap would show it instead of that of the command")]
+    Backup(backup::Backup),
+    #[expect(missing_docs, reason = "clap would show it instead of that of the command")]
+    Restore(restore::Restore),
 }
 
 /// Which service is asked.
@@ -90,6 +96,8 @@ impl Command {
             Self::Summary(command) => command.run(out),
             Self::Export(command) => command.run(out),
             Self::Import(command) => command.run(out),
+            Self::Backup(command) => command.run(out),
+            Self::Restore(command) => command.run(out),
         };
         match printed {
             // Whoever reads has seen enough.

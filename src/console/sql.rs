@@ -131,17 +131,12 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// A byte in hexadecimal.
-pub(super) fn hex(byte: u8) -> [char; 2] {
-    [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('?'))
-}
-
 fn to_json(value: SqlValue) -> Value {
     match value {
         SqlValue::Null => Value::Null,
         SqlValue::Integer(number) => json!(number),
         SqlValue::Real(number) => json!(number),
         SqlValue::Text(text) => Value::String(text),
-        SqlValue::Bytes(bytes) => Value::String(bytes.iter().flat_map(|byte| hex(*byte)).collect()),
+        SqlValue::Bytes(bytes) => Value::String(model::hex(&bytes)),
     }
 }

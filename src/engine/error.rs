@@ -81,6 +81,18 @@ pub enum Error {
          HEALTH_SESSION_TTL, so that clients that are gone are forgotten sooner"
     )]
     TooManySessions(usize),
+    /// Make room.
+    #[error("{0}")]
+    NoRoom(String),
+    /// Look after the directory of backups.
+    #[error("{0}")]
+    Shelf(String),
+    /// Use another backup.
+    #[error("{0}")]
+    BadBackup(String),
+    /// Turn it on.
+    #[error("{0}")]
+    Off(String),
     /// The service stops; send it to the next one.
     #[error("the service is stopping; connect again")]
     Stopping,

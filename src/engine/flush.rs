@@ -4,7 +4,7 @@
 //! under its number, for as long as it takes; nobody who ingests waits for it.
 
 use super::session::Life;
-use super::{Clock, PACE_BYTES, PATIENCE};
+use super::{Clock, Keeper, PACE_BYTES, PATIENCE};
 use crate::canary::Canary;
 use crate::state::{Frozen, State};
 use crate::storage::{Commit, Error, Flush, Storage};
@@ -71,6 +71,8 @@ pub struct Flusher {
     interval: Duration,
     wake: Arc<Notify>,
     progress: watch::Sender<Progress>,
+    /// Makes a backup when all is committed.
+    keeper: Option<Keeper>,
 }
 
 impl Flusher {
@@ -84,8 +86,15 @@ impl Flusher {
         let wake = Arc::new(Notify::new());
         let (sender, progress) = watch::channel(Progress { committed, ..Progress::default() });
         let handle = Handle { wake: wake.clone(), progress };
-        let flusher = Self { state, storage, clock, life, interval, wake, progress: sender };
+        let (progress, keeper) = (sender, None);
+        let flusher = Self { state, storage, clock, life, interval, wake, progress, keeper };
         (flusher, handle)
+    }
+
+    /// Has a backup made at the stop, after all is committed.
+    #[must_use]
+    pub fn with_backup(self, keeper: Option<Keeper>) -> Self {
+        Self { keeper, ..self }
     }
 
     /// Flushes at the interval or when asked, until told to stop; then takes no more samples in,
@@ -102,6 +111,9 @@ impl Flusher {
         }
         self.state.close();
         self.flush().await;
+        if let Some(keeper) = &self.keeper {
+            keeper.at_stop().await;
+        }
         self.storage.close(self.clock.now()).await
     }
 

@@ -5,6 +5,7 @@
 
 mod analysis;
 mod annotate;
+mod backup;
 #[cfg(test)]
 mod bed;
 mod budget;
@@ -38,6 +39,10 @@ mod watch;
 mod window;
 
 pub use analysis::{Band, Compare, Comparison, Difference, Statistic, Thresholds};
+pub use backup::{
+    Backup, BackupState, Cleaned, Config as BackupConfig, Id as BackupId, Keeper, Stage, Trigger,
+    restore_stopped,
+};
 pub use clock::Clock;
 pub use delete::{Delete, DeletedInfo};
 pub use dictionary::Declared;
@@ -75,8 +80,8 @@ use crate::storage::{self, Durability, Incarnation, Storage};
 use model::Timestamp;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 const BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(50_000).expect("above 0");
@@ -211,6 +216,7 @@ pub struct Engine {
     accepted: AtomicU64,
     rejected: rejection::Tally,
     rules: tokio::sync::watch::Receiver<Arc<RuleStates>>,
+    backups: OnceLock<Arc<backup::Backups>>,
 }
 
 /// What is to be run beside an engine.
@@ -256,6 +262,8 @@ pub struct Status {
     pub rejected: Vec<(Reason, u64)>,
     /// Bytes of the live state.
     pub state_bytes: u64,
+    /// How backups are; none where none are made.
+    pub backups: Option<BackupState>,
 }
 
 impl Engine {
@@ -311,6 +319,7 @@ impl Engine {
             accepted: AtomicU64::new(0),
             rejected: rejection::Tally::default(),
             rules,
+            backups: OnceLock::new(),
         };
         let engine = Arc::new(engine);
         let watchman = Watchman::new(engine.clone(), rules_file, states);
@@ -441,6 +450,7 @@ impl Engine {
             accepted: self.accepted.load(Ordering::Relaxed),
             rejected: self.rejected.read(),
             state_bytes: self.state_bytes(),
+            backups: self.backup_state(),
         }
     }
 

@@ -28,6 +28,10 @@ impl Life {
     pub(super) fn lived(&self) -> Duration {
         self.before + self.since.elapsed()
     }
+
+    pub(super) fn since_start(&self) -> Duration {
+        self.since.elapsed()
+    }
 }
 
 /// An open session.

@@ -142,6 +142,15 @@ fn to_status(status: Status) -> v1::GetStatusResponse {
         durability: to_durability(status.durability).into(),
         accepted_samples: status.accepted,
         state_bytes: status.state_bytes,
+        backups: status.backups.clone().map(|backups| v1::BackupStatus {
+            newest: backups
+                .last
+                .as_ref()
+                .map(|last| last.0.as_str().to_owned())
+                .unwrap_or_default(),
+            newest_time: backups.last.map(|(_, created)| to_timestamp(created)),
+            error: backups.failure.unwrap_or_default(),
+        }),
         storage: Some(to_storage(status)),
     }
 }

@@ -1,5 +1,6 @@
 //! Asking a service, as the commands do.
 
+use super::proto::v1::backup_service_client::BackupServiceClient;
 use super::proto::v1::query_service_client::QueryServiceClient;
 use super::proto::{DESCRIPTORS, v1};
 use crate::storage::{SqlAnswer, SqlValue};
@@ -7,12 +8,13 @@ use anyhow::{Context, anyhow};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use std::time::Duration;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 /// A service that is asked.
 pub struct Peer {
     client: QueryServiceClient<Channel>,
+    backups: BackupServiceClient<Channel>,
     timeout: Duration,
 }
 
@@ -21,8 +23,10 @@ impl Peer {
     pub async fn connect(url: &str, timeout: Duration) -> anyhow::Result<Self> {
         // A row of one value may be as large as a value gets.
         const MAX_MESSAGE_BYTES: usize = 64 << 20;
-        let client = QueryServiceClient::connect(url.to_owned()).await?;
-        Ok(Self { client: client.max_decoding_message_size(MAX_MESSAGE_BYTES), timeout })
+        let channel = Endpoint::from_shared(url.to_owned())?.connect().await?;
+        let client = QueryServiceClient::new(channel.clone());
+        let client = client.max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self { client, backups: BackupServiceClient::new(channel), timeout })
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -73,6 +77,44 @@ impl Peer {
                 break Ok(summary);
             }
         }
+    }
+
+    /// Makes a backup, and tells how far it is.
+    pub async fn create_backup(
+        &mut self,
+        tell: impl Fn(v1::BackupStage),
+    ) -> anyhow::Result<v1::Backup> {
+        let request = self.request(v1::CreateBackupRequest {});
+        let mut parts = self.backups.create_backup(request).await.map_err(said)?.into_inner();
+        while let Some(part) = parts.message().await.map_err(said)? {
+            tell(part.stage());
+            if let Some(backup) = part.backup {
+                return Ok(backup);
+            }
+        }
+        Err(Interrupted("the service ended it".to_owned()).into())
+    }
+
+    /// Lists backups.
+    pub async fn list_backups(&mut self) -> anyhow::Result<v1::ListBackupsResponse> {
+        let request = self.request(v1::ListBackupsRequest {});
+        Ok(self.backups.list_backups(request).await.map_err(said)?.into_inner())
+    }
+
+    /// Tries out a backup.
+    pub async fn verify_backup(&mut self, id: String) -> anyhow::Result<v1::Backup> {
+        let request = self.request(v1::VerifyBackupRequest { id });
+        let verified = self.backups.verify_backup(request).await.map_err(said)?.into_inner();
+        verified.backup.context("the answer has the backup")
+    }
+
+    /// Removes backups that are too old.
+    pub async fn cleanup_backups(
+        &mut self,
+        dry_run: bool,
+    ) -> anyhow::Result<v1::CleanupBackupsResponse> {
+        let request = self.request(v1::CleanupBackupsRequest { dry_run });
+        Ok(self.backups.cleanup_backups(request).await.map_err(said)?.into_inner())
     }
 
     /// Runs a statement.

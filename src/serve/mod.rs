@@ -7,6 +7,7 @@ mod acks;
 mod admin;
 mod answers;
 mod ask;
+mod backup;
 mod call;
 mod carry;
 mod convert;
@@ -33,6 +34,7 @@ use crate::engine::Engine;
 use linger::Lingering;
 use proto::ingest::ingest_service_server::IngestServiceServer;
 use proto::v1::admin_service_server::AdminServiceServer;
+use proto::v1::backup_service_server::BackupServiceServer;
 use proto::v1::query_service_server::QueryServiceServer;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -140,7 +142,8 @@ impl Doors {
             (self.config.max_answers.get(), self.config.max_watches.get()),
         );
         let read_only = engine.read_only().is_some();
-        let admin = admin::Service::new(engine, stop.clone(), tasks.clone());
+        let admin = admin::Service::new(engine.clone(), stop.clone(), tasks.clone());
+        let backup = backup::Service::new(engine, stop.clone(), tasks.clone());
         // Each service is told the same, and their types have nothing in common that could be told.
         let routes = Routes::new(
             IngestServiceServer::new(ingest)
@@ -166,17 +169,26 @@ impl Doors {
                 .send_compressed(Zstd)
                 .max_decoding_message_size(max),
         )
+        .add_service(
+            BackupServiceServer::new(backup)
+                .accept_compressed(Gzip)
+                .accept_compressed(Zstd)
+                .send_compressed(Gzip)
+                .send_compressed(Zstd)
+                .max_decoding_message_size(max),
+        )
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-        let services = ["healthd.v1.QueryService", "healthd.v1.AdminService"];
+        let services = ["QueryService", "AdminService", "BackupService"]
+            .map(|name| format!("healthd.v1.{name}"));
         // The whole of it serves when samples are taken in.
-        let whole = ["", "healthd.v1.IngestService"];
+        let whole = ["", "healthd.v1.IngestService"].map(str::to_owned);
         let takes_in = if read_only { ServingStatus::NotServing } else { ServingStatus::Serving };
-        for service in services {
+        for service in &services {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
-        for service in whole {
+        for service in &whole {
             health.set_service_status(service, takes_in).await;
         }
         let draining = drain::Draining::new(stop.clone());

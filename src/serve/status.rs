@@ -44,6 +44,12 @@ impl From<Error> for Status {
             Error::TooManySessions(_) => {
                 with(Code::ResourceExhausted, text, "TOO_MANY_SESSIONS", None)
             }
+            Error::NoRoom(_) => with(Code::ResourceExhausted, text, "NO_ROOM", None),
+            Error::Shelf(_) => {
+                with(Code::Unavailable, text, "BACKUPS_UNAVAILABLE", Some(RETRY_AFTER))
+            }
+            Error::BadBackup(_) => with(Code::DataLoss, text, "BACKUP_DAMAGED", None),
+            Error::Off(_) => with(Code::FailedPrecondition, text, "OFF", None),
             Error::Stopping => with(Code::Unavailable, text, "STOPPING", Some(RETRY_AFTER)),
             Error::ReadOnly(_) => with(Code::Unavailable, text, "READ_ONLY", None),
             Error::Unavailable(cause) => {

@@ -199,7 +199,10 @@ fn to_metric(row: MetricRow) -> v1::MetricSummary {
 }
 
 fn to_service(service: Service) -> v1::ServiceSummary {
+    let backups = service.backups.unwrap_or_default();
     v1::ServiceSummary {
+        last_backup: backups.last.map(|(_, created)| to_timestamp(created)),
+        backup_error: backups.failure.unwrap_or_default(),
         uptime: Some(to_duration(service.uptime)),
         unflushed: service.unflushed.map(to_duration),
         rejected_samples: service.rejected,

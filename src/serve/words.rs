@@ -115,6 +115,30 @@ pub const fn rule_state(state: v1::RuleState) -> &'static str {
     }
 }
 
+/// Why a backup was made, in a word.
+pub const fn backup_trigger(trigger: v1::BackupTrigger) -> &'static str {
+    match trigger {
+        v1::BackupTrigger::Unspecified => "",
+        v1::BackupTrigger::Start => "start",
+        v1::BackupTrigger::Stop => "stop",
+        v1::BackupTrigger::Interval => "interval",
+        v1::BackupTrigger::Hand => "by hand",
+    }
+}
+
+/// What is being done for a backup, in words.
+pub const fn backup_stage(stage: v1::BackupStage) -> &'static str {
+    match stage {
+        v1::BackupStage::Unspecified => "",
+        v1::BackupStage::Waiting => "another one is made first",
+        v1::BackupStage::Flushing => "what is pending is committed",
+        v1::BackupStage::Copying => "the copy is made and proved",
+        v1::BackupStage::Publishing => "it gets its name",
+        v1::BackupStage::Cleaning => "those that are too old are removed",
+        v1::BackupStage::Done => "done",
+    }
+}
+
 /// Why nothing comes, in words.
 pub const fn silence(reason: v1::silent::Reason) -> &'static str {
     match reason {

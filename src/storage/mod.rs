@@ -22,6 +22,7 @@ use model::{
 };
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub struct Incarnation(pub [u8; 16]);
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&model::hex(&self.0))
     }
 }
 
@@ -323,6 +324,31 @@ impl SqlValue {
     }
 }
 
+/// What a copy of a storage holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Which life of the data it is.
+    pub incarnation: Incarnation,
+    /// The last flush in it.
+    pub flush_seq: u64,
+    /// How long the service had lived.
+    pub lived: Duration,
+    /// The number of its form.
+    pub form: u32,
+    /// How many series it has, those among them of which nothing is left.
+    pub series: u64,
+    /// How many sessions.
+    pub sessions: u64,
+    /// How many blocks.
+    pub blocks: u64,
+    /// How many folds.
+    pub folds: u64,
+    /// The start of the oldest bucket.
+    pub oldest: Option<Timestamp>,
+    /// The start of the newest bucket.
+    pub newest: Option<Timestamp>,
+}
+
 /// How the storage is.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -429,6 +455,23 @@ pub trait Storage: Send + Sync + 'static {
     /// Runs a statement over the table `metrics`, which has a row for each stored fold. What is wrong
     /// with it is Invalid.
     async fn sql(&self, query: SqlQuery) -> Result<SqlAnswer, Error>;
+
+    /// Makes a copy of what is committed, of one moment, in a new file there, and proves it: it is read again
+    /// and set beside what is stored. What is in the way there is replaced. Dropping the future ends it and
+    /// leaves a file that is of no use. Invalid where nothing is stored that could be copied.
+    async fn copy(&self, to: &Path) -> Result<Copied, Error> {
+        let backend = self.backend();
+        Err(Error::Invalid(format!(
+            "the {backend} backend has no file to make a backup of ({})",
+            to.display()
+        )))
+    }
+
+    /// Opens a copy of a copy, there, as a service would, and says what it holds. What was made for that is left.
+    async fn trial(&self, copy: &Path, to: &Path, now: Timestamp) -> Result<Copied, Error> {
+        let (backend, _) = (self.backend(), (to, now));
+        Err(Error::Invalid(format!("the {backend} backend has no copies, as {}", copy.display())))
+    }
 
     /// How the storage is.
     async fn status(&self) -> Result<Status, Error>;

@@ -144,8 +144,22 @@ impl Clients {
 
     /// Whether a server that nobody streams to holds what it must, and no more.
     pub(crate) async fn check(&mut self, address: SocketAddr) -> Result<(), String> {
+        self.check_since(address, &self.told()).await
+    }
+
+    /// What each of them was told to be durable by now.
+    pub(crate) fn told(&self) -> Vec<u64> {
+        self.ledgers.iter().map(|ledger| ledger.durable.load(Ordering::SeqCst)).collect()
+    }
+
+    /// The same for a server that must hold no more than what was durable at some moment.
+    pub(crate) async fn check_since(
+        &self,
+        address: SocketAddr,
+        told: &[u64],
+    ) -> Result<(), String> {
         let channel = connect(address).await.map_err(|error| format!("no connection: {error}"))?;
-        for ledger in &self.ledgers {
+        for (ledger, told) in self.ledgers.iter().zip(told.iter().copied()) {
             let client_id = name(ledger.client);
             let request = v1::GetSessionRequest { client_id: client_id.clone() };
             let session = IngestServiceClient::new(channel.clone()).get_session(request).await;
@@ -154,7 +168,6 @@ impl Clients {
                 Err(status) if status.code() == Code::NotFound => 0,
                 Err(status) => return Err(format!("{client_id}: {status}")),
             };
-            let told = ledger.durable.load(Ordering::SeqCst);
             if mark < told {
                 return Err(format!(
                     "{client_id}: lost: durable through {told}, and there is {mark}"

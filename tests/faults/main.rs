@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "in a rig a panic is the report")]
 #![expect(clippy::print_stdout, reason = "what it counts is what it is for")]
 
+mod backup;
 mod canary;
 mod client;
 mod clock;
@@ -61,6 +62,8 @@ enum Fault {
     Clock(Settings),
     /// SIGKILL of an application that sends with the client library
     Library(Settings),
+    /// SIGKILL while backups are made
+    Backup(Settings),
     /// Planted faults are caught; needs a binary that has them, and what those faults need
     Canaries(Settings),
     /// The application of `library`
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
             Fault::Kill(settings(50)),
             Fault::Cuts(settings(1000)),
             Fault::Library(settings(20)),
+            Fault::Backup(settings(20)),
         ],
         // Names of tests that are none of these.
         [first, ..] if !is_fault(first) && !["help", "--help", "-h"].contains(&&**first) => {
@@ -111,6 +115,7 @@ async fn run(fault: Fault) -> bool {
         Fault::Cuts(settings) => net::cuts(settings).await,
         Fault::Clock(settings) => clock::clock(settings).await,
         Fault::Library(settings) => library::library(settings).await,
+        Fault::Backup(settings) => backup::backup(settings).await,
         Fault::Canaries(settings) => canary::canaries(settings).await,
         Fault::Sender(sender) => library::send(sender).await,
     }

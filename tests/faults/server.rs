@@ -76,6 +76,7 @@ impl Server {
             None => Command::new(binary),
         };
         command.args(["--listen=127.0.0.1:0", "--collect-interval=0", "--flush-interval=20ms"]);
+        command.arg("--backup-enabled=false");
         command.arg("--db-path").arg(database).args(&launch.flags).env_remove("RUST_LOG");
         command.envs(PLANTED.lock().map(|name| ("HEALTH_CANARY", name)));
         command.envs(launch.variables.iter().map(|(name, value)| (name, value)));

@@ -31,6 +31,7 @@ fn the_shipped_settings_are_those_there_are_at_their_defaults() {
     let shipped = config(variables);
     let mut defaults = config(Vec::new());
     defaults.sqlite.db_path = PathBuf::from("/var/lib/healthd/health.db");
+    defaults.backup.backup_dir = PathBuf::from("/var/lib/healthd/backups");
     assert_eq!(format!("{shipped:?}"), format!("{defaults:?}"));
     // As many as --help has: a new setting must be shipped too.
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_healthd")).arg("--help").output();

@@ -96,7 +96,8 @@ impl Server {
 pub(crate) fn flags_for(path: &Path) -> Vec<OsString> {
     let mut database = OsString::from("--db-path=");
     database.push(path);
-    let flags = ["healthd", "--listen=127.0.0.1:0", "--collect-interval=0"];
+    let flags =
+        ["healthd", "--listen=127.0.0.1:0", "--collect-interval=0", "--backup-enabled=false"];
     flags.into_iter().map(OsString::from).chain([database]).collect()
 }
 

@@ -32,7 +32,7 @@ pub use series::{ComponentId, Kind, Metric, Series, SeriesId, SeriesKey};
 pub use session::{Fate, Mark};
 pub use short::short;
 pub use sketch::{Bin, MAX_BINS, MAX_COARSENESS, Sketch, SketchError, bin_of, relative_error};
-pub use text::{MAX_DESCRIPTION_BYTES, MAX_UNIT_BYTES, TextError, check_text};
+pub use text::{MAX_DESCRIPTION_BYTES, MAX_UNIT_BYTES, TextError, check_text, hex};
 pub use time::{Range, Timestamp, Width, WidthError};
 pub use value::{MAX_MAGNITUDE, ValueError, check_increment, check_value};
 pub use when::{MomentError, TimeError, parse_moment, parse_time};

@@ -1,4 +1,4 @@
-//! What is told of a metric beside its name: free text, within bounds.
+//! Texts: what is told of a metric beside its name, within bounds; and bytes as text.
 
 /// The longest unit, in bytes.
 pub const MAX_UNIT_BYTES: usize = 64;
@@ -14,6 +14,12 @@ pub enum TextError {
     /// A control character.
     #[error("holds a control character; leave it out")]
     Control,
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('?');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Checks a unit or a description: at most so many bytes, and no control characters.

@@ -1,6 +1,5 @@
 //! Where rows come from: a file that is read from its start to its end, and known by what is in it.
 
-use super::super::sql::hex;
 use super::row::Row;
 use anyhow::bail;
 use sha2::{Digest, Sha256};
@@ -59,7 +58,7 @@ impl Meter {
             digest.update((text.len() as u64).to_le_bytes());
             digest.update(text);
         }
-        digest.finalize().iter().flat_map(|byte| hex(*byte)).collect()
+        model::hex(&digest.finalize())
     }
 }
 

@@ -19,7 +19,7 @@ use super::analysis::{Difference, MAX_GROUPS, STEPS, Thresholds, Traced, Traces,
 use super::budget::Budget;
 use super::groups::Grouping;
 use super::reading::{Coverage, RANGE, Span};
-use super::{Engine, Error, RuleState, RuleStates, Ruled};
+use super::{BackupState, Engine, Error, RuleState, RuleStates, Ruled};
 use crate::state::Selected;
 use model::{Range, Selector, Timestamp};
 use std::collections::{HashMap, HashSet};
@@ -146,6 +146,8 @@ pub struct Service {
     pub rejected: u64,
     /// Why the storage does not take what is flushed.
     pub failure: Option<String>,
+    /// How backups are; none where none are made.
+    pub backups: Option<BackupState>,
 }
 
 /// How much of everything is shown.
@@ -335,6 +337,7 @@ impl Engine {
             unflushed: self.state.pending_since().map(|since| now.since(since)),
             rejected: self.rejected.read().into_iter().map(|(_, count)| count).sum(),
             failure: self.failure(),
+            backups: self.backup_state(),
         }
     }
 

@@ -335,6 +335,19 @@ pub(super) fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
     set_up_both(connection)
 }
 
+/// What is written by this connection into another file is synced, as what is written into its own.
+pub(super) fn set_up_copier(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    set_up_both(connection)
+}
+
+/// Of a file that may be anybody's, nothing is run.
+pub(super) fn set_up_prover(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "query_only", true)?;
+    set_up_both(connection)
+}
+
 fn set_up_reader(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;

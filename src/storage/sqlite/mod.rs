@@ -4,6 +4,7 @@
 //! Any number read, each from a snapshot that it lets go before its answer is sent.
 
 mod annotation;
+mod backup;
 mod catalogue;
 mod commit;
 mod compact;
@@ -28,8 +29,8 @@ mod table;
 mod verify;
 
 use super::policy::Policy;
-use super::{Commit, Deleted, Deletion, Durability, Effect, Error, Flush, More, Recovered};
-use super::{Scan, Scanned, SqlAnswer, SqlQuery, Status, Storage, block};
+use super::{Commit, Copied, Deleted, Deletion, Durability, Effect, Error, Flush, More, Recovered};
+use super::{Scan, Scanned, SqlAnswer, SqlQuery, Status, Storage, Waiting, block};
 use async_trait::async_trait;
 use catalogue::Known;
 use compact::STEP_BYTES;
@@ -212,6 +213,27 @@ impl Sqlite {
         Ok(more)
     }
 
+    /// Makes a copy and proves it; what was begun before is made anew.
+    async fn copy_once(&self, to: &Path) -> Result<Copied, Error> {
+        let before = self.pools.read(backup::facts).await?;
+        let waiting = Waiting::default();
+        let (path, to, waits) = (self.path.clone(), to.to_owned(), waiting.flag());
+        let copy = move || {
+            match std::fs::remove_file(&to) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::Unavailable(format!("{}: {error}", to.display())));
+                }
+                _ => {}
+            }
+            backup::copy(&path, &to, &waits)?;
+            backup::prove(&to, &waits)
+        };
+        let copied = tokio::task::spawn_blocking(copy).await.map_err(|_| connect::closed())??;
+        let after = self.pools.read(backup::facts).await?;
+        copied.is_between(&before, &after)?;
+        Ok(copied.copied)
+    }
+
     /// Bytes of the database file, or of the one beside it with this suffix.
     fn size_of(&self, suffix: &str) -> u64 {
         let mut path = self.path.clone().into_os_string();
@@ -351,6 +373,45 @@ impl Storage for Sqlite {
         }
     }
 
+    async fn copy(&self, to: &Path) -> Result<Copied, Error> {
+        loop {
+            match self.copy_once(to).await {
+                // Damaged in the file too, it is put aside there; then the copy has it no more.
+                Err(Error::Damaged(block, why)) => {
+                    let is_there = move |c: &mut Connection| backup::check_block(c, block);
+                    match self.pools.read(is_there).await {
+                        Err(Error::Damaged(block, why)) => self.put_aside(block, &why).await?,
+                        Ok(()) => {
+                            return Err(Error::Corrupt(format!("the copy's block {block}: {why}")));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                copied => return copied,
+            }
+        }
+    }
+
+    async fn trial(&self, copy: &Path, to: &Path, now: Timestamp) -> Result<Copied, Error> {
+        let copied = prove(copy).await?;
+        let (from, trial) = (copy.to_owned(), to.to_owned());
+        let copy = tokio::task::spawn_blocking(move || std::fs::copy(&from, &trial).map(drop));
+        let failed =
+            |error: std::io::Error| Error::Unavailable(format!("{}: {error}", to.display()));
+        copy.await.map_err(|_| connect::closed())?.map_err(failed)?;
+        let opened = Self::open(&Config::at(to), now).await?;
+        if let Some(why) = &opened.read_only {
+            return Err(Error::Corrupt(why.clone()));
+        }
+        let recovered = opened.recover().await?;
+        opened.close(now).await?;
+        let found = (recovered.incarnation, recovered.flush_seq, recovered.sessions.len() as u64);
+        if found == (copied.incarnation, copied.flush_seq, copied.sessions) {
+            return Ok(copied);
+        }
+        Err(Error::Corrupt("opened, it is not what it was as a file".to_owned()))
+    }
+
     async fn status(&self) -> Result<Status, Error> {
         let (file_bytes, wal_bytes) = (self.size_of(""), self.size_of("-wal"));
         let read = move |connection: &mut Connection| {
@@ -383,6 +444,20 @@ impl Storage for Sqlite {
         drop(self.lock.lock().take());
         Ok(())
     }
+}
+
+/// Proves that a file is a whole copy of a database of this version; reads all of it.
+async fn prove(path: &Path) -> Result<Copied, Error> {
+    let waiting = Waiting::default();
+    let (path, waits) = (path.to_owned(), waiting.flag());
+    let proof = tokio::task::spawn_blocking(move || backup::prove(&path, &waits));
+    Ok(proof.await.map_err(|_| connect::closed())??.copied)
+}
+
+/// Puts a copy in the place of a database that no service has open, which is put aside whole, beside it. Says
+/// what the service that starts next goes on from.
+pub fn restore(config: &Config, copy: &Path) -> Result<Copied, Error> {
+    backup::restore(config, copy)
 }
 
 /// Runs a statement on a file, whether a service runs on it or not: what is committed is seen.

@@ -181,15 +181,24 @@ const PAGE: usize = 4096;
 /// Puts what can be read of the file, or a backup, in its place, and the file aside.
 /// A crash in between leaves the one or the other; see [`complete`].
 pub(super) fn replace(path: &Path, backup: Option<&Path>, now: Timestamp) -> Result<(), Error> {
+    replace_by(path, |making| {
+        // Runs that were merged since hold what the backup has, too: added to it, that would count twice.
+        if let Some(backup) = backup {
+            return fs::copy(backup, making).map(drop).map_err(|error| unavailable(making, &error));
+        }
+        tell(path, salvage_into(path, making, now)?);
+        Ok(())
+    })
+}
+
+/// Puts what is made in its place, and the file aside, if there is one.
+pub(super) fn replace_by(
+    path: &Path,
+    make: impl FnOnce(&Path) -> Result<(), Error>,
+) -> Result<(), Error> {
     let (making, made) = (beside(path, ".salvaging"), beside(path, ".salvaged"));
     remove(&making)?;
-    match backup {
-        // Runs that were merged since hold what the backup has, too: added to it, that would count twice.
-        Some(backup) => {
-            fs::copy(backup, &making).map_err(|error| unavailable(&making, &error))?;
-        }
-        None => tell(path, salvage_into(path, &making, now)?),
-    }
+    make(&making)?;
     move_to(&making, &made)?;
     complete(path)
 }
@@ -217,7 +226,7 @@ pub(super) fn complete(path: &Path) -> Result<(), Error> {
     move_to(&made, path)?;
     tracing::error!(
         file = %path.display(), aside = %aside.display(),
-        "the damaged database was put aside; the service goes on with what could be read of it"
+        "the database was put aside, and what the service goes on with is in its place"
     );
     Ok(())
 }

@@ -18,7 +18,10 @@ const APPLICATION_ID: i32 = 0x686c_7468;
 const MAX_EVENTS: i64 = 10_000;
 
 /// One step for each released form of the file; a step is never changed once it is released.
-const STEPS: &[M<'_>] = &[M::up(
+const TEXTS: [&str; 1] = [FIRST];
+const STEPS: &[M<'_>; TEXTS.len()] = &[M::up(FIRST)];
+
+const FIRST: &str =
     "CREATE TABLE meta (
          id INTEGER PRIMARY KEY CHECK (id = 1),
          incarnation BLOB NOT NULL,
@@ -131,8 +134,7 @@ const STEPS: &[M<'_>] = &[M::up(
          time_ms INTEGER NOT NULL,
          component TEXT NOT NULL,
          text TEXT NOT NULL
-     ) STRICT;",
-)];
+     ) STRICT;";
 
 const MIGRATIONS: Migrations<'_> = Migrations::from_slice(STEPS);
 
@@ -328,6 +330,29 @@ pub(super) fn is_none(path: &Path) -> bool {
     let read = Connection::open_with_flags(path, flags)
         .and_then(|file| file.query_row("PRAGMA application_id", [], |row| row.get::<_, i32>(0)));
     read.is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::NotADatabase))
+}
+
+/// The form of the files of this version.
+pub(super) const fn form() -> u32 {
+    STEPS.len() as u32
+}
+
+/// Refuses a file that has anything else in it than files of this version have: a trigger or a view would be
+/// run by whoever asks the file something.
+pub(super) fn check_text(connection: &Connection) -> Result<(), Error> {
+    let own = Connection::open_in_memory().map_err(error)?;
+    TEXTS.iter().try_for_each(|step| own.execute_batch(step)).map_err(error)?;
+    let text =
+        |connection: &Connection| -> rusqlite::Result<Vec<(String, String, Option<String>)>> {
+            let select = "SELECT type, name, sql FROM sqlite_schema WHERE name != 'sqlite_sequence' ORDER BY 1, 2";
+            let mut select = connection.prepare(select)?;
+            let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            rows.collect()
+        };
+    if text(&own).map_err(error)? == text(connection).map_err(error)? {
+        return Ok(());
+    }
+    Err(Error::Foreign("it has other tables than healthd's, or something beside them".to_owned()))
 }
 
 /// Refuses what this version cannot read without changing it.

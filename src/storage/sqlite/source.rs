@@ -60,10 +60,8 @@ impl Snapshot {
                 error => error,
             });
         }
-        // No service has it open, since that has its log beside the file. So nothing need be written
-        // there to keep others out: a backup may lie where nothing can be.
-        let uri = format!("file:{}?immutable=1", in_uri(path));
-        Self::of(Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI))
+        // No service has it open, since that has its log beside the file.
+        Self::of(open_still(path))
     }
 
     fn of(connection: rusqlite::Result<Connection>) -> Result<Self, Error> {
@@ -77,6 +75,14 @@ impl Snapshot {
         let cuts = Cuts::read(&connection)?;
         Ok(Self { connection, cuts, found: HashMap::new(), made, left_out: None })
     }
+}
+
+/// Opens a file that nobody writes to. So nothing need be written beside it to keep others out: a backup may
+/// lie where nothing can be.
+pub(super) fn open_still(path: &Path) -> rusqlite::Result<Connection> {
+    let uri = format!("file:{}?immutable=1", in_uri(path));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)
 }
 
 /// A path as a part of a URI.

@@ -47,6 +47,20 @@ pub(super) fn seal(change: &Connection, run: i64) -> rusqlite::Result<()> {
     update.execute(params![run, digest]).map(drop)
 }
 
+/// Looks at all runs, and says which of them does not fit.
+pub(super) fn check(connection: &Connection) -> Result<(), Error> {
+    let select = "SELECT id, digest FROM run WHERE state = 1";
+    let mut select = connection.prepare(select).map_err(error)?;
+    let runs = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    let runs: Vec<(i64, i64)> = runs.and_then(Iterator::collect).map_err(error)?;
+    for (run, expected) in runs {
+        if i64::from(digest(connection, run).map_err(error)?) != expected {
+            return Err(Error::Corrupt(format!("the directory of run {run} is damaged")));
+        }
+    }
+    Ok(())
+}
+
 /// Looks at all runs; makes good what does not fit, and says so.
 pub(super) fn verify(connection: &mut Connection, now: Timestamp) -> Result<(), Error> {
     let mut select =
