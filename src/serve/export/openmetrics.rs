@@ -93,7 +93,10 @@ fn families(kinds: BTreeSet<(String, Kind)>) -> BTreeMap<(String, Kind), String>
     let mut families = BTreeMap::new();
     for (name, kind) in kinds {
         let base = match kind {
-            Kind::Counter => name.strip_suffix("_total").unwrap_or(&name).to_owned(),
+            Kind::Counter => {
+                let stem = name.strip_suffix("_total").filter(|stem| !stem.is_empty());
+                stem.unwrap_or(&name).to_owned()
+            }
             Kind::Rolling => name.clone(),
         };
         let samples = |family: &str| match kind {
@@ -188,12 +191,13 @@ mod tests {
     #[test]
     fn no_two_families_have_samples_of_one_name() {
         use Kind::{Counter, Rolling};
-        let names = ["a", "a_created", "a_total", "a_", "b_total", "a__total"];
+        let names = ["a", "a_created", "a_total", "a_", "b_total", "a__total", "_total"];
         let all = names
             .iter()
             .flat_map(|name| [((*name).to_owned(), Counter), ((*name).to_owned(), Rolling)]);
         let families = families(all.collect());
-        assert_eq!(families.len(), 12);
+        assert_eq!(families.len(), 14);
+        assert!(families.values().all(|family| !family.is_empty()), "{families:?}");
         let mut samples: Vec<String> = Vec::new();
         for ((_, kind), family) in &families {
             samples.push(family.clone());
